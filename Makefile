@@ -1,0 +1,56 @@
+# Everything goes through .venv, which `make setup` builds from the locked, hashed requirements.
+SHELL := /bin/bash
+PYTHON ?= $(shell python3 requirements/interpreter.py)
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := requirements/runtime.txt requirements/dev.txt requirements/data.txt
+COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench lock format picture clean
+
+help:  ## show this help
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
+
+setup: $(VENV)/.ready  ## make .venv with a working .venv/bin/streamseg
+
+# A distribution's Python may come without ensurepip; then another one's pip installs into the environment.
+PIP = $$($(BIN)/python -m pip --version >/dev/null 2>&1 && echo $(BIN)/python -m pip || echo python3 -m pip --python $(BIN)/python)
+INSTALL = $(PIP) --disable-pip-version-check install -q
+
+$(VENV)/.ready: $(LOCKS) pyproject.toml
+	@test -x $(BIN)/python || { python="$(PYTHON)"; test -n "$$python" && echo "making $(VENV) with $$python" && \
+		{ "$$python" -m venv $(VENV) >/dev/null 2>&1 || "$$python" -m venv --clear --without-pip $(VENV); }; }
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --require-hashes --no-deps -r requirements/data.txt
+	@$(INSTALL) --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup  ## the whole thing on this machine, on 69,659 real purchases; ends by itself
+	$(BIN)/streamseg demo
+
+test: setup  ## all tests, on a real Kafka and Redis that they start themselves
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: setup  ## linters, types, import contracts, freshness of the locks
+	$(BIN)/ruff format --check -q .
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python requirements/freshness.py
+
+bench: setup  ## speed of replay and worker beside the plain decode floor (EVENTS=1000000)
+	$(BIN)/python -m benchmarks.bench --events $(or $(EVENTS),1000000)
+
+lock:  ## compile the locks anew (UPGRADE=--upgrade for newer versions)
+	$(COMPILE) $(UPGRADE) --extra local pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) $(UPGRADE) --extra local --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/python requirements/freshness.py --write
+
+format: setup  ## format the code
+	$(BIN)/ruff check -q --fix-only .
+	$(BIN)/ruff format -q .
+
+clean:  ## remove what was built, and all data of local services
+	rm -rf $(VENV) .streamseg .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -prune -exec rm -rf {} +
