@@ -1,0 +1,1 @@
+"""Bytes and texts to what the core knows, and back."""

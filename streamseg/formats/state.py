@@ -1,0 +1,226 @@
+"""The state record: a customer's state and the changes it just made, in one Kafka record.
+
+    header   fixed, big endian; see `Header`; first the position and the instant, so that two records of a
+             customer are told apart as to age by comparing bytes
+    segments one byte a scheme, 255 for none
+    outbox   length (4 bytes) and MessagePack: the changes that this record made, as they are published
+    body     MessagePack: the offsets applied, by topic, and the profile
+
+What a worker keeps in memory is the same with an empty outbox.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from struct import Struct
+from typing import Any, NamedTuple
+
+import msgspec
+
+from streamseg.core.errors import StreamsegError
+from streamseg.core.layout import Layout
+from streamseg.core.profile import UNSET, Profile
+from streamseg.core.units import Instant
+
+FORMAT = 1
+_HEADER = Struct(">QqqqIBB")  # position, at, wake, worth, version, format, schemes
+_WORTH = slice(24, 32)
+AGE = slice(0, 16)
+"""Position and instant: of two records of a customer the one with the greater bytes here is newer."""
+_LENGTH = Struct(">I")
+_NO_OUTBOX = _LENGTH.pack(0)
+_NONE = 255
+CHECKPOINT_KEY = b"\x00checkpoint"
+"""No customer id: those have no control characters."""
+MAX_STATE_BYTES = 900_000
+"""A state above this is counted as large: what is kept of a customer is bounded, so it should not come to this."""
+
+
+class StateError(StreamsegError):
+    """A stored state cannot be read: it is of another format, or of other definitions."""
+
+
+class Header(NamedTuple):
+    """What of a state can be told without decoding it."""
+
+    position: int
+    """The sum of the next offsets over all source topics: rises with every event applied."""
+    at: Instant
+    wake: Instant
+    worth: int
+    """Minor units of money."""
+    version: int
+    segments: tuple[int, ...]
+
+
+class Sent(NamedTuple):
+    """A change in the outbox."""
+
+    version: int
+    at: Instant
+    data: bytes
+
+
+@dataclass(slots=True)
+class State:
+    """A decoded state."""
+
+    profile: Profile
+    offsets: dict[str, int]
+    """The offset of the last event applied, by topic."""
+    worth: int = 0
+
+
+def _extend(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return msgspec.msgpack.Ext(1, str(value).encode())
+    raise TypeError(f"a state holds no {type(value).__name__}")
+
+
+def _restore(code: int, data: memoryview) -> Any:
+    if code != 1:
+        raise StateError(f"a state with an unknown extension {code}: it is of a newer streamseg")
+    return Fraction(bytes(data).decode())
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_extend).encode
+_decode = msgspec.msgpack.Decoder(ext_hook=_restore).decode
+_encode_outbox = msgspec.msgpack.Encoder().encode
+_decode_outbox = msgspec.msgpack.Decoder(list[Sent]).decode
+
+
+def encode_state(state: State, layout_mark: bytes) -> tuple[bytes, bytes]:
+    """The parts of a record around its outbox. `layout_mark` tells the layout the profile is of."""
+    profile = state.profile
+    position = sum(state.offsets.values()) + len(state.offsets)
+    head = _HEADER.pack(
+        position, profile.at, profile.wake, state.worth, profile.version, FORMAT, len(profile.segments)
+    ) + bytes([_NONE if segment == UNSET else segment for segment in profile.segments])
+    content = [
+        layout_mark, state.offsets, profile.entered, profile.recent, profile.orders, profile.waiting, profile.rows,
+        profile.positions, profile.totals, profile.marks, profile.latest, profile.attributes,
+        profile.attribute_times, profile.distinct, profile.expires,
+    ]  # fmt: skip
+    try:
+        return head, _encode(content)
+    except OverflowError:
+        return head, _encode(_bounded(content))
+
+
+def _bounded(value: Any) -> Any:
+    """Integers that are too large for MessagePack as fractions."""
+    if isinstance(value, list | tuple):
+        return [_bounded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _bounded(item) for key, item in value.items()}
+    return Fraction(value) if isinstance(value, int) and not -(2**63) <= value < 2**64 else value
+
+
+def kept(head: bytes, body: bytes) -> bytes:
+    """A state as it is kept in memory."""
+    return head + _NO_OUTBOX + body
+
+
+def record(head: bytes, body: bytes, outbox: list[Sent]) -> bytes:
+    """A state as it is sent to the changelog."""
+    if not outbox:
+        return head + _NO_OUTBOX + body
+    sent = _encode_outbox(outbox)
+    return head + _LENGTH.pack(len(sent)) + sent + body
+
+
+def read_header(data: bytes) -> Header:
+    """The header of a state. Raises StateError for another format."""
+    try:
+        position, at, wake, worth, version, form, schemes = _HEADER.unpack_from(data)
+    except Exception as error:
+        raise StateError(f"a state of {len(data)} bytes is cut off") from error
+    if form != FORMAT:
+        raise StateError(f"a state of format {form}; this streamseg reads {FORMAT}: run the version that wrote it")
+    segments = data[_HEADER.size : _HEADER.size + schemes]
+    return Header(position, at, wake, worth, version, tuple(UNSET if s == _NONE else s for s in segments))
+
+
+def standing(data: bytes) -> tuple[bytes, bytes]:
+    """Worth and segments, as bytes: equal for two states that count the same."""
+    return data[_WORTH], data[_HEADER.size : _HEADER.size + data[_HEADER.size - 1]]
+
+
+def _outbox_bounds(data: bytes) -> tuple[int, int]:
+    start = _HEADER.size + data[_HEADER.size - 1]
+    (length,) = _LENGTH.unpack_from(data, start)
+    return start + _LENGTH.size, start + _LENGTH.size + length
+
+
+def has_outbox(data: bytes) -> bool:
+    """Whether a record carries changes."""
+    start, end = _outbox_bounds(data)
+    return end > start
+
+
+def read_outbox(data: bytes) -> list[Sent]:
+    """The changes that a record carries."""
+    start, end = _outbox_bounds(data)
+    return _decode_outbox(data[start:end]) if end > start else []
+
+
+def without_outbox(data: bytes) -> bytes:
+    """A record as it is kept in memory."""
+    start, end = _outbox_bounds(data)
+    return data if end == start else data[: start - _LENGTH.size] + _NO_OUTBOX + data[end:]
+
+
+def decode_state(data: bytes, layout: Layout, layout_mark: bytes) -> State:
+    """The state in a record. Raises StateError if it is of another layout or format, or broken."""
+    header = read_header(data)
+    try:
+        content = _decode(memoryview(data)[_outbox_bounds(data)[1] :])
+    except (msgspec.DecodeError, ValueError) as error:
+        raise StateError("a stored state is broken") from error
+    if content[0] != layout_mark:
+        raise StateError("a stored state was made with other definitions")
+    profile = Profile(layout, 0)
+    profile.at, profile.wake, profile.version = header.at, header.wake, header.version
+    profile.segments = list(header.segments)
+    (
+        _, offsets, profile.entered, profile.recent, profile.orders, profile.waiting, profile.rows, profile.positions,
+        profile.totals, profile.marks, profile.latest, profile.attributes, profile.attribute_times, profile.distinct,
+        profile.expires,
+    ) = content  # fmt: skip
+    return State(profile, offsets, header.worth)
+
+
+class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
+    """How far a partition is, all of one moment; written to the changelog under `CHECKPOINT_KEY`."""
+
+    published: int
+    """Changes in changelog records before this offset are published."""
+    viewed: int
+    """Redis knows what is in changelog records before this offset."""
+    clock: Instant
+    """The partition's clock when the events before `sources` had been applied."""
+    sources: dict[str, int]
+    """Where to read on, by event topic."""
+    observed_from: Instant
+    """Since when the input was observed; -1 from its very beginning."""
+    definitions: str
+    """The hash of the definitions that the states were made with."""
+    foreseen: int = 0
+    """The forecasts shown are those of what is in changelog records before this offset."""
+
+
+_decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode
+
+
+def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
+    """The value of a checkpoint record."""
+    return _encode_outbox(checkpoint)
+
+
+def read_checkpoint(data: bytes) -> Checkpoint:
+    """The checkpoint in a record. Raises StateError."""
+    try:
+        return _decode_checkpoint(data)
+    except msgspec.DecodeError as error:
+        raise StateError("a checkpoint cannot be read: it is of another streamseg") from error
