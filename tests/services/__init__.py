@@ -1,0 +1,1 @@
+"""The local Kafka and Redis themselves."""
