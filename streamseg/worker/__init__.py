@@ -1,0 +1,1 @@
+"""The worker: Faust on Kafka around the core."""

@@ -1,0 +1,91 @@
+"""What one partition of the changelog says: the newest state of each customer, and what to publish again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from streamseg.core.definitions import Definitions
+from streamseg.core.errors import InputError
+from streamseg.formats import state as records
+from streamseg.formats.state import AGE, CHECKPOINT_KEY, Checkpoint, Sent
+from streamseg.worker.settings import Settings
+
+
+class OtherDefinitionsError(InputError):
+    """The stored states were made with other definitions."""
+
+
+class Loaded:
+    """Takes a partition's records, oldest first.
+
+    Of two records of a customer the one with the higher position counts, not the later one: a worker that lost
+    the partition without knowing may have appended an older state.
+    """
+
+    def __init__(self) -> None:
+        self.states: dict[bytes, bytes] = {}
+        self.checkpoint: Checkpoint | None = None
+        self._outbox: list[tuple[int, bytes, bytes]] = []
+        self._touched: dict[bytes, int] = {}
+
+    def add(self, key: bytes, value: bytes | None, offset: int) -> None:
+        """Takes one record."""
+        if key == CHECKPOINT_KEY:
+            if value is not None:
+                self._note(records.read_checkpoint(value))
+            return
+        if value is None:
+            self.states.pop(key, None)
+            self._touched.pop(key, None)
+            return
+        known = self.states.get(key)
+        if known is not None and value[AGE] < known[AGE]:
+            return
+        if records.has_outbox(value):
+            self._outbox.append((offset, key, value))
+            value = records.without_outbox(value)
+        self.states[key] = value
+        self._touched.pop(key, None)  # so that it stands at the end: in the order of offsets
+        self._touched[key] = offset
+
+    def _note(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        first = min(checkpoint.published, checkpoint.viewed)
+        if self._outbox and self._outbox[0][0] < first:
+            self._outbox = [entry for entry in self._outbox if entry[0] >= first]
+        while self._touched and self._touched[oldest := next(iter(self._touched))] < checkpoint.foreseen:
+            del self._touched[oldest]
+
+    @property
+    def published(self) -> int:
+        """Changes in records before this offset are known to be published."""
+        return self.checkpoint.published if self.checkpoint is not None else 0
+
+    @property
+    def viewed(self) -> int:
+        """Redis is known to have what is in records before this offset."""
+        return self.checkpoint.viewed if self.checkpoint is not None else 0
+
+    @property
+    def foreseen(self) -> int:
+        """The forecasts shown are those of what is in records before this offset."""
+        return self.checkpoint.foreseen if self.checkpoint is not None else 0
+
+    @property
+    def touched(self) -> Iterable[bytes]:
+        """Customers whose forecasts may not be shown."""
+        return self._touched
+
+    @property
+    def outbox(self) -> list[tuple[int, bytes, Sent]]:
+        """Changes that may not have been published, or not have come to Redis: offset, key, change; in order."""
+        return [(offset, key, sent) for offset, key, value in self._outbox for sent in records.read_outbox(value)]
+
+    def check(self, definitions: Definitions, settings: Settings) -> None:
+        """Raises OtherDefinitionsError if the states were made with another definitions file."""
+        if self.checkpoint is not None and self.states and self.checkpoint.definitions != definitions.hash:
+            raise OtherDefinitionsError(
+                f"the state of group {settings.group!r} was made with definitions {self.checkpoint.definitions}, but "
+                f"{definitions.name} is {definitions.hash}: start with that file, or with another --group and "
+                "--prefix, which builds its state anew from the event topics"
+            )

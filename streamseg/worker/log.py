@@ -1,0 +1,107 @@
+"""Appends whole batches of records to topics, in order, through the app's own producer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from aiokafka.errors import KafkaTimeoutError
+
+from streamseg.core.errors import StreamsegError
+
+logger = logging.getLogger("streamseg.worker")
+
+Item = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+"""A record's key (None only where the original had none), its value (None deletes the key), and its headers."""
+
+RECORD_OVERHEAD = 128
+"""More than what a record and the head of its batch add to key, value and headers, in bytes."""
+HEADER_OVERHEAD = 12
+MOST_HEADERS = 4_096
+"""More than what the headers of any record of ours have together."""
+
+
+class LogError(StreamsegError):
+    """The broker did not take what was appended."""
+
+
+class RecordTooLargeError(LogError):
+    """A record is larger than what one batch may hold."""
+
+
+class Log:
+    """Appends to topics; what is appended to one partition keeps the order of the calls."""
+
+    def __init__(self, producer: Callable[[], Any], max_record_bytes: int) -> None:
+        self._producer = producer
+        self._max_record_bytes = max_record_bytes
+        self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def append(self, topic: str, partition: int, items: Sequence[Item]) -> Awaitable[int]:
+        """Queue records for a partition; returns when all are queued, in order.
+
+        The returned awaitable gives the offset of the last record once the broker has all of them (-1 when
+        there were none), and raises when it refused one. While the broker is away, this waits.
+
+        Raises RecordTooLargeError before anything is queued.
+        """
+        self._check_sizes(topic, items)
+        queued: list[tuple[Awaitable[Any], int]] = []
+        async with self._turns[topic, partition]:
+            for batch in self._batches(items):
+                count = batch.record_count()
+                queued.append((await self._send(batch, topic, partition), count))
+        return asyncio.ensure_future(_last_offset(topic, partition, queued))
+
+    def _check_sizes(self, topic: str, items: Sequence[Item]) -> None:
+        limit = self._max_record_bytes - RECORD_OVERHEAD
+        for key, value, headers in items:
+            size = len(key or b"") + len(value or b"")
+            if size + MOST_HEADERS <= limit:
+                continue
+            if headers:
+                size += sum(len(name.encode()) + len(content) + HEADER_OVERHEAD for name, content in headers)
+            if size > limit:
+                raise RecordTooLargeError(
+                    f"a record for {topic} has {size} bytes but at most {limit} fit: key {(key or b'')[:80]!r}. "
+                    "Raise the topic's max.message.bytes and the worker's max_record_bytes, or keep less"
+                )
+
+    def _batches(self, items: Sequence[Item]) -> list[Any]:
+        """Fill batches up to the producer's batch size; a record that is larger gets a batch of its own."""
+        producer = self._producer()
+        now = int(time.time() * 1000)
+        batches: list[Any] = []
+        append = None
+        for key, value, headers in items:
+            if append is None or append(timestamp=now, key=key, value=value, headers=headers) is None:
+                batch = producer.create_batch()
+                batches.append(batch)
+                append = batch.append
+                append(timestamp=now, key=key, value=value, headers=headers)
+        for batch in batches:
+            batch.close()
+        return batches
+
+    async def _send(self, batch: Any, topic: str, partition: int) -> Awaitable[Any]:
+        while True:
+            try:
+                sent: Awaitable[Any] = await self._producer().send_batch(batch, topic, partition=partition)
+            except KafkaTimeoutError:  # not queued: the broker is away, or slow
+                logger.warning("the broker does not take records for %s/%d: still trying", topic, partition)
+            else:
+                return sent
+
+
+async def _last_offset(topic: str, partition: int, queued: Sequence[tuple[Awaitable[Any], int]]) -> int:
+    last = -1
+    for sent, count in queued:
+        metadata = await sent
+        if metadata is None or metadata.offset < 0:
+            raise LogError(f"the broker does not say where it put {count} records of {topic}/{partition}")
+        last = metadata.offset + count - 1
+    return last

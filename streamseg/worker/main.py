@@ -1,0 +1,34 @@
+"""The worker put together: settings to a running process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+from streamseg.formats.definitions_yaml import read_definitions
+from streamseg.worker.app import ShellSettings, build_app, run
+from streamseg.worker.keeper import Keeper
+from streamseg.worker.settings import MAX_RECORD_BYTES, Settings
+from streamseg.worker.topics import prepare
+
+
+def run_worker(settings: Settings) -> int:
+    """Runs a worker until it is told to stop; returns the exit code."""
+    definitions = read_definitions(settings.definitions)
+    partitions = asyncio.run(prepare(settings.kafka, settings.events, settings.names, settings.group))
+    keeper = Keeper(definitions, settings)
+    shell = ShellSettings(
+        kafka=settings.kafka,
+        event_topics=settings.events,
+        group=settings.group,
+        changelog_topic=settings.names.changelog(settings.group),
+        partitions=partitions,
+        data_dir=settings.data,
+        log_level=settings.log_level,
+        max_record_bytes=MAX_RECORD_BYTES,
+    )
+    # States have no cycles, and there are many of them: look through the old ones rarely.
+    gc.set_threshold(50_000, 20, 1_000)
+    app = build_app(shell, keeper)
+    keeper.shell = app.shell
+    return run(app)

@@ -1,0 +1,68 @@
+"""What the Faust shell asks of the part that owns the customers of a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from aiokafka import ConsumerRecord
+
+Ack = Callable[[], Awaitable[object]]
+"""Acknowledges everything up to the last record it came with; to be called in order within a partition."""
+
+
+class Loader(Protocol):
+    """Takes one partition of the changelog in, oldest record first."""
+
+    def add(self, key: bytes, value: bytes | None, offset: int) -> None:
+        """Take one changelog record; `value` is None for a deletion."""
+        ...
+
+
+Loading = TypeVar("Loading", bound=Loader)
+
+
+class Owner(Protocol[Loading]):
+    """Owns the state of the partitions this worker was assigned. Whatever it raises ends the process."""
+
+    async def start(self) -> None:
+        """Start what runs beside the partitions; called once, on the app's loop, before any is opened."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop that; called once, after the last partition was closed."""
+        ...
+
+    def loader(self, partition: int) -> Loading:
+        """Give a fresh, empty loader for a partition that is about to be taken over."""
+        ...
+
+    async def open(self, partition: int, loader: Loading, end: int) -> Mapping[str, int]:
+        """Start to own a partition whose changelog was read up to (excluding) offset `end`.
+
+        Returns, for each event topic, the offset to start reading from; a topic that is absent starts at the
+        committed offset, or at the earliest one. May send records through the log and wait for them.
+        """
+        ...
+
+    async def close(self, partition: int) -> None:
+        """Stop to own a partition: finish what is in flight within 5 seconds, then drop it."""
+        ...
+
+    def apply(self, partition: int, key: bytes, value: bytes | None, offset: int) -> None:
+        """Take a changelog record of an open partition that somebody appended after it was read.
+
+        It may be older than what is known: the record with the highest position counts, not the last one.
+        """
+        ...
+
+    def arrived(self, topic: str, partition: int, records: Sequence[ConsumerRecord], ack: Ack) -> None:
+        """Take the next events of an open partition, in offset order. Must not block.
+
+        `ack` may be called late, even after `close`: it is harmless then.
+        """
+        ...
+
+    def full(self, partition: int) -> bool:
+        """Say whether so many events wait that no more shall be fetched for this partition for now."""
+        ...

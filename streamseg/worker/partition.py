@@ -1,0 +1,494 @@
+"""One partition's work: batches of events and the passing of time in, records for Kafka and Redis out.
+
+The order in which a group of events is written is what makes changes survive `kill -9`:
+
+1. state records (position, state and changes in one record), acknowledged by the broker;
+2. the changes, the assignments and the dead letters, acknowledged;
+3. only then the batches are acknowledged, in offset order, and the view is told.
+
+While a group is being written, the next one is folded. Whatever fails ends the process: nothing was
+acknowledged, so everything is read again, and what was applied already is skipped by its offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from aiokafka import ConsumerRecord
+
+from streamseg.core.assignment import Forecast, forecast
+from streamseg.core.change import Change, Reason
+from streamseg.core.definitions import Definitions
+from streamseg.core.errors import RejectedEvent
+from streamseg.core.event import NOT_ENGAGEMENT, Event
+from streamseg.core.profile import Profile
+from streamseg.core.segmenter import COMPLETE, DUPLICATE, Segmenter
+from streamseg.core.tile import NEVER
+from streamseg.core.units import Instant, format_instant
+from streamseg.formats import messages
+from streamseg.formats.event_json import EventDecoder
+from streamseg.formats.state import CHECKPOINT_KEY, MAX_STATE_BYTES, Checkpoint, Sent, encode_checkpoint
+from streamseg.worker.customers import Customers
+from streamseg.worker.failure import fatal
+from streamseg.worker.loading import Loaded
+from streamseg.worker.log import Item, Log
+from streamseg.worker.metrics import Metrics
+from streamseg.worker.owner import Ack
+from streamseg.worker.redis_view import Entry, Move, RedisView, Shown
+from streamseg.worker.settings import Clock, Names, Settings
+from streamseg.worker.shell import Shell
+
+GROUP_EVENTS = 4_000
+"""Events in one group at most: when many wait, one state record does for more of a customer's events."""
+FOLD_EVENTS = 500
+"""Events folded in one go: some tens of milliseconds, after which others have a turn."""
+GROUP_DEADLINES = 500
+WAITING_EVENTS = 30_000
+"""Above this the partition is not fetched any more until it has caught up."""
+REFRESHED = 200
+"""Forecasts refreshed in one go."""
+REFRESH_AFTER = 2.0
+"""Seconds after which a forecast that only moved is refreshed in Redis; interfaces allow 5."""
+CHECKPOINT_EVERY = 1.0
+OUTBOX_BYTES = 50_000
+"""One customer's changes in one state record: a group ends when they are more."""
+OWNERSHIP_POLL = 0.02
+CLOSE_SECONDS = 4.0
+
+
+_Taken = tuple[str, str]
+"""The class of an event's type, and what became of it."""
+
+
+def wall_clock() -> Instant:
+    """Now."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Group:
+    """What one fold made, to be written together."""
+
+    states: list[Item] = field(default_factory=list)
+    changes: list[Item] = field(default_factory=list)
+    current: list[Item] = field(default_factory=list)
+    rejects: list[Item] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    acks: list[Ack] = field(default_factory=list)
+    clock: Instant = 0
+    sources: dict[str, int] = field(default_factory=dict)
+    unforeseen: int | None = None
+    """Where in the changelog the first state may stand whose forecast is not told; None if all are."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to write or to acknowledge."""
+        return not (self.states or self.rejects or self.acks or self.entries)
+
+
+@dataclass(slots=True)
+class _Batch:
+    topic: str
+    records: Sequence[ConsumerRecord]
+    ack: Ack
+    done: int = 0
+
+
+class _Mark(NamedTuple):
+    """A customer whose forecast moved: since when (monotonic seconds), and the lowest offset of its state."""
+
+    since: float
+    offset: int
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was published of one customer in the group that is being folded."""
+
+    outbox: list[Sent] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+    ahead: Mapping[int, Forecast] = field(default_factory=dict)
+    caused: Instant | None = None
+    size: int = 0
+    """Bytes of the outbox."""
+
+
+class Partition:
+    """Owns the customers of one partition from `open` to `close`."""
+
+    def __init__(
+        self,
+        number: int,
+        definitions: Definitions,
+        settings: Settings,
+        shell: Shell,
+        view: RedisView,
+        metrics: Metrics,
+    ) -> None:
+        self.number = number
+        self.customers = Customers(definitions)
+        self.segmenter = Segmenter(definitions, self.customers, self._publish, self._foresee)
+        self.waiting = 0
+        self._definitions = definitions
+        self._settings = settings
+        self._names: Names = settings.names
+        self._changelog = settings.names.changelog(settings.group)
+        self._shell, self._log, self._view, self._metrics = shell, shell.log, view, metrics
+        self._decoder = EventDecoder(definitions.currency, definitions.digits, definitions.rates)
+        self._wall = settings.clock is Clock.WALL
+        self._places = {topic: f"{topic}/{number}/" for topic in settings.events}
+        self._batches: deque[_Batch] = deque()
+        self._work = asyncio.Event()
+        self._commits: asyncio.Queue[Group | None] = asyncio.Queue(maxsize=2)
+        self._writing = 0
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told: dict[str, _Told] = {}
+        self._changed: Counter[tuple[str, str, str, str]] = Counter()
+        self._stale: dict[str, _Mark] = {}
+        self._brimming = False
+        self._mark = _Mark(0.0, 0)
+        self._sources: dict[str, int] = {}
+        self._observed: dict[str, Instant] = {}
+        self._published = 0
+        self._settled_clock: Instant = 0
+        self._settled_sources: dict[str, int] = {}
+        self._checkpointed: Checkpoint | None = None
+        self._checkpoint_due = 0.0
+
+    # Opening and closing
+
+    async def open(self, loaded: Loaded, end: int) -> Mapping[str, int]:
+        """Takes over what was loaded, publishes again what may not have been, and starts to work.
+
+        Returns where to read on, by event topic.
+        """
+        checkpoint = loaded.checkpoint
+        loaded.check(self._definitions, self._settings)
+        self.segmenter.expect(self.customers.load(loaded.states))
+        if checkpoint is not None:
+            self.segmenter.clock = self._settled_clock = checkpoint.clock
+            self.segmenter.observed_from = checkpoint.observed_from
+            self._settled_sources = dict(checkpoint.sources)
+        if checkpoint is not None or loaded.states:
+            # A topic that no checkpoint speaks of yet is read from its beginning: what was applied of it is skipped.
+            self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.events}
+        self._view.start(self.number, Shown(loaded.viewed, loaded.foreseen))
+        self._published = end
+        mark = _Mark(time.monotonic(), loaded.foreseen)
+        self._stale = {key.decode(): mark for key in loaded.touched}
+        await self._publish_again(loaded)
+        self._tasks = [asyncio.create_task(self._fold_all()), asyncio.create_task(self._write_all())]
+        return self._sources
+
+    async def _publish_again(self, loaded: Loaded) -> None:
+        """Changes whose publication, or way to Redis, is not known to have come about: the same bytes again."""
+        group = Group()
+        latest: dict[bytes, list[Move]] = {}
+        for offset, key, sent in loaded.outbox:
+            if offset >= loaded.published:
+                group.changes.append(self._change_item(key, sent))
+            latest.setdefault(key, []).append(_move_of(sent))
+        for key, moves in latest.items():
+            customer = key.decode()
+            profile = self.customers.get(customer)
+            if profile is not None:
+                ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
+                self._tell_view(group, customer, profile, _Told(moves=moves, ahead=ahead))
+                self._stale.pop(customer, None)
+        await self._send(self._names.changes, group.changes)
+        await self._send(self._names.current, group.current)
+        self._metrics.republished.inc(len(group.changes))
+        await self._view.put(self.number, self._shown(self._unforeseen()), group.entries)
+
+    async def close(self) -> None:
+        """Finishes what is in flight, within some seconds, writes a last checkpoint, and stops."""
+        self._closing = True
+        self._work.set()
+        if self._tasks:
+            _, unfinished = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        self._view.stop(self.number)
+
+    # In
+
+    def arrived(self, topic: str, records: Sequence[ConsumerRecord], ack: Ack) -> None:
+        """Takes the next events; never blocks."""
+        self._batches.append(_Batch(topic, records, ack))
+        self.waiting += len(records)
+        self._work.set()
+
+    def tick(self) -> None:
+        """Lets time pass: deadlines that are due by the wall clock, refreshes, checkpoints."""
+        self._work.set()
+
+    async def _fold_all(self) -> None:
+        with fatal(f"partition {self.number}"):
+            while not self._closing:
+                await self._work.wait()
+                self._work.clear()
+                await self._fold_arrived()
+                await self._pass_time()
+                await self._refresh()
+                if time.monotonic() >= self._checkpoint_due:
+                    await self._hand_on(Group(), always=True)
+            await self._commits.put(None)
+
+    async def _fold_arrived(self) -> None:
+        while self._batches and not self._closing:
+            group, folded = Group(), 0
+            self._brimming = False
+            while self._batches and folded < GROUP_EVENTS and not (self._brimming or self._closing):
+                folded += self._fold(group, self._batches[0])
+                await asyncio.sleep(0)
+            await self._hand_on(group)
+
+    async def _hand_on(self, group: Group, *, always: bool = False) -> None:
+        """Completes a group and queues it to be written; waits while two are queued already."""
+        self._complete(group)
+        if always or not group.empty:
+            self._writing += 1
+            await self._commits.put(group)
+        await asyncio.sleep(0)
+
+    async def _pass_time(self) -> None:
+        """Moves the clock to the wall clock, if the partition has been read to its end."""
+        while self._wall and not self._closing and not self._batches and self._shell.caught_up(self.number):
+            now = wall_clock()
+            if self.segmenter.next_deadline > now:
+                self.segmenter.clock = max(self.segmenter.clock, now)
+                return
+            self.segmenter.advance(now, GROUP_DEADLINES)
+            await self._hand_on(Group())
+
+    async def _refresh(self) -> None:
+        """Tells of forecasts that moved though no segment did."""
+        before = time.monotonic() - REFRESH_AFTER
+        while self._stale and not self._batches and not self._closing:
+            due = [customer for customer, mark in islice(self._stale.items(), REFRESHED) if mark.since <= before]
+            if not due:
+                return
+            group = Group()
+            for customer in due:
+                del self._stale[customer]
+                profile = self.customers.get(customer)
+                if profile is not None:
+                    ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
+                    self._tell_view(group, customer, profile, _Told(ahead=ahead))
+            await self._hand_on(group)
+
+    # Folding
+
+    def _fold(self, group: Group, batch: _Batch) -> int:
+        """Applies the next events of a batch; returns how many. Brimming: the group has to be written first."""
+        started = time.perf_counter()
+        self._mark = _Mark(time.monotonic(), self._published)
+        counts: Counter[tuple[str, str]] = Counter()
+        latest = wall_clock() + self._settings.max_ahead_ms if self._wall else None
+        done = 0
+        for record in batch.records[batch.done : batch.done + FOLD_EVENTS]:
+            taken = self._take(batch.topic, record, latest, group)
+            if taken is None:
+                self._brimming = True
+                break
+            counts[taken] += 1
+            done += 1
+            if self._brimming:
+                break
+        if done:
+            self._sources[batch.topic] = batch.records[batch.done + done - 1].offset + 1
+        batch.done += done
+        self.waiting -= done
+        if batch.done == len(batch.records):
+            self._batches.popleft()
+            group.acks.append(batch.ack)
+        for (type_class, result), count in counts.items():
+            self._metrics.events.labels(batch.topic, type_class, result).inc(count)
+        self._metrics.batch_seconds.observe(time.perf_counter() - started)
+        return done
+
+    def _take(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> _Taken | None:
+        """Applies one event; returns its class and what became of it. None: more deadlines come before it."""
+        try:
+            event = self._decode(topic, record, latest)
+        except RejectedEvent as error:
+            headers = messages.dead_letter_headers(error, topic, self.number, record.offset)
+            group.rejects.append((*_small(record.key, record.value), headers))
+            self._metrics.dead_letters.labels(error.reason).inc()
+            return "invalid", "rejected"
+        if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
+            return None
+        type_class = event.type if event.type in NOT_ENGAGEMENT else "engagement"
+        if topic not in self._observed:
+            self._observe(topic, record.offset, event.time)
+        state = self.customers.state(event.customer)
+        if state is not None and record.offset <= state.offsets.get(topic, -1):
+            self.segmenter.advance(event.time)
+            return type_class, "replayed"
+        if event.customer not in self._stale:
+            self._stale[event.customer] = self._mark
+        result = self.segmenter.take(event)
+        if result != DUPLICATE:
+            self.customers.applied(event.customer, topic, record.offset)
+        return type_class, result
+
+    def _decode(self, topic: str, record: ConsumerRecord, latest: Instant | None) -> Event:
+        event = self._decoder.decode(record.value, self._places[topic], record.offset, latest)
+        if record.key is None:
+            raise RejectedEvent("key_missing", "the record has no key; it must be the customer id")
+        if record.key != event.customer.encode():
+            raise RejectedEvent("key_mismatch", "the record's key is not the customer id")
+        return event
+
+    def _observe(self, topic: str, offset: int, at: Instant) -> None:
+        """Notes since when the input was observed: from its very beginning, if its first record was seen."""
+        self._observed[topic] = COMPLETE if offset == 0 or self._settled_sources.get(topic) else at
+        self.segmenter.observed_from = max(self.segmenter.observed_from, self._observed[topic])
+
+    def _publish(self, change: Change) -> None:
+        told = self._told.setdefault(change.customer, _Told())
+        data = messages.change_data(change)
+        told.outbox.append(Sent(change.version, change.at, data))
+        told.size += len(data)
+        if told.size > OUTBOX_BYTES:
+            self._brimming = True
+        told.moves.append(Move(change.version, change.scheme, change.origin or "", change.target or "", change.at))
+        if change.reason is Reason.EVENT:
+            told.caused = change.at
+        self._changed[change.scheme, change.origin or "", change.target or "", change.reason._value_] += 1
+        if self._wall and change.reason is Reason.TIME:
+            self._metrics.deadline_lateness.observe(max(0, wall_clock() - change.at) / 1000)
+
+    def _foresee(self, customer: str, profile: Profile, ahead: Mapping[int, Forecast]) -> None:
+        del profile
+        self._told.setdefault(customer, _Told()).ahead = ahead
+        self._stale.pop(customer, None)
+
+    def _complete(self, group: Group) -> None:
+        """Encodes the states that changed and what is told of them."""
+        told, self._told = self._told, {}
+        for customer in told:
+            profile = self.customers.get(customer)
+            assert profile is not None
+            self._tell_view(group, customer, profile, told[customer])
+        collected = self.customers.collect({customer: one.outbox for customer, one in told.items()})
+        for key, data in collected:
+            if len(data) > MAX_STATE_BYTES:
+                self._metrics.large_states.inc()
+            group.states.append((key, data, []))
+        for customer, one in told.items():
+            group.changes += [self._change_item(customer.encode(), sent) for sent in one.outbox]
+        for labels, count in self._changed.items():
+            self._metrics.changes.labels(*labels).inc(count)
+        self._changed.clear()
+        group.clock = self.segmenter.clock
+        group.sources = dict(self._sources)
+        group.unforeseen = self._unforeseen()
+
+    def _unforeseen(self) -> int | None:
+        mark = next(iter(self._stale.values()), None)
+        return None if mark is None else mark.offset
+
+    def _shown(self, unforeseen: int | None) -> Shown:
+        return Shown(self._published, self._published if unforeseen is None else unforeseen)
+
+    def _change_item(self, key: bytes, sent: Sent) -> Item:
+        return key, sent.data, messages.change_headers(key, sent.version, sent.at, self._names.source)
+
+    def _tell_view(self, group: Group, customer: str, profile: Profile, told: _Told) -> None:
+        entry = self._entry(customer, profile, told)
+        data = messages.current_data(customer, profile, self._definitions, entry.schemes)
+        group.current.append((customer.encode(), data, [("content-type", b"application/json")]))
+        group.entries.append(entry)
+
+    def _entry(self, customer: str, profile: Profile, told: _Told) -> Entry:
+        schemes = messages.assignment(self._definitions, profile, told.ahead)
+        return Entry(customer, profile.version, format_instant(profile.at), schemes, told.moves, told.caused)
+
+    # Out
+
+    async def _write_all(self) -> None:
+        with fatal(f"partition {self.number}"):
+            while (group := await self._commits.get()) is not None:
+                if not await self._owned():
+                    return
+                await self._write(group)
+                self._writing -= 1
+                if time.monotonic() >= self._checkpoint_due:
+                    await self._write_checkpoint()
+            if await self._owned():
+                await self._write_checkpoint()
+
+    async def _owned(self) -> bool:
+        """Waits out a rebalance; False if the partition went to another worker."""
+        while not self._shell.owns(self.number):
+            if self._closing:
+                return False
+            await asyncio.sleep(OWNERSHIP_POLL)
+        return True
+
+    async def _write(self, group: Group) -> None:
+        if group.states:
+            last = await self._send(self._changelog, group.states)
+            self._published = max(self._published, last + 1)
+        await asyncio.gather(
+            self._send(self._names.changes, group.changes),
+            self._send(self._names.current, group.current),
+            self._send(self._names.dead_letters, group.rejects),
+        )
+        for ack in group.acks:
+            await ack()
+        self._settled_clock, self._settled_sources = group.clock, group.sources
+        await self._view.put(self.number, self._shown(group.unforeseen), group.entries)
+
+    async def _send(self, topic: str, items: list[Item]) -> int:
+        """Appends, and waits until the broker has all; returns the last offset."""
+        if not items:
+            return -1
+        log: Log = self._log
+        return await (await log.append(topic, self.number, items))
+
+    async def _write_checkpoint(self) -> None:
+        self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY
+        shown = self._view.written(self.number)
+        checkpoint = Checkpoint(
+            self._published,
+            shown.assignments,
+            self._settled_clock,
+            self._settled_sources,
+            self.segmenter.observed_from,
+            self._definitions.hash,
+            shown.forecasts,
+        )
+        if checkpoint != self._checkpointed:
+            await self._send(self._changelog, [(CHECKPOINT_KEY, encode_checkpoint(checkpoint), [])])
+            self._checkpointed = checkpoint
+
+    # Late changelog records
+
+    def apply(self, key: bytes, value: bytes | None) -> None:
+        """Takes a record that somebody else appended to our changelog, if it is newer than what is known."""
+        if value is None or key.startswith(b"\x00"):
+            return
+        wake = self.customers.replace(key, value)
+        if wake is not None and wake != NEVER:
+            self.segmenter.expect([(wake, key.decode())])
+
+
+def _move_of(sent: Sent) -> Move:
+    data: dict[str, Any] = messages.decode_json(sent.data)
+    return Move(sent.version, data["scheme"], data["from"] or "", data["to"] or "", sent.at)
+
+
+def _small(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | None]:
+    """A rejected record as it goes to the dead letters: whole, unless it would not fit there; then cut off."""
+    key = key and key[:MAX_STATE_BYTES]
+    return key, value and value[: MAX_STATE_BYTES - len(key or b"")]

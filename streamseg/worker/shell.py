@@ -1,0 +1,80 @@
+"""What the owner may ask of the shell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faust.types import TP
+
+from streamseg.worker.log import Log
+from streamseg.worker.reading import Readings
+
+
+class Shell:
+    """The owner's view of Kafka: how far it is, whose the partitions are, and where to append."""
+
+    def __init__(self, readings: Readings, log: Log, app: Any) -> None:
+        self.log = log
+        self._readings = readings
+        self._app = app
+
+    def caught_up(self, partition: int, fresh_seconds: float = 2.0) -> bool:
+        """Whether every event topic's partition was handed over up to its end.
+
+        The end is the one that a poll at most `fresh_seconds` ago told. False while the partition is not
+        open, amid a rebalance, and before the first poll after it.
+        """
+        return all(self._at_end(topic, partition, fresh_seconds) for topic in self._readings.topics)
+
+    def _at_end(self, topic: str, partition: int, fresh_seconds: float) -> bool:
+        reading = self._readings.get(TP(topic, partition))
+        end = self._end(TP(topic, partition))
+        if reading is None or reading.next is None or not reading.positioned or end is None:
+            return False
+        offset, age = end
+        return age <= fresh_seconds and reading.next >= offset
+
+    def lag(self, topic: str, partition: int) -> int | None:
+        """How many offsets lie between the next record to hand over and the end, as the last poll told it.
+
+        None while the partition is not open or was not polled yet.
+        """
+        reading = self._readings.get(TP(topic, partition))
+        end = self._end(TP(topic, partition))
+        if reading is None or reading.next is None or end is None:
+            return None
+        return max(0, end[0] - reading.next)
+
+    @property
+    def generation(self) -> int:
+        """The generation of the consumer group this worker is a member of now; -1 while it is of none."""
+        coordinator = self._coordinator()
+        return -1 if coordinator is None else int(coordinator.generation)
+
+    @property
+    def assigned(self) -> bool:
+        """Whether the group has given this worker its share, if only none, and all of it is open."""
+        generation = self._app.assigned_generation
+        return bool(generation != -1 and generation == self.generation and self._app.opened_generation == generation)
+
+    def owns(self, partition: int) -> bool:
+        """Whether this worker holds the partition in the group's present generation, as far as it knows.
+
+        False from the moment a rebalance gave a new generation until the partition is known to be kept. To be
+        asked before each write. A worker that was paused learns of its loss only with its next heartbeat.
+        """
+        is_open = any(TP(topic, partition) in self._readings for topic in self._readings.topics)
+        return is_open and self.generation == self._app.assigned_generation != -1
+
+    def _coordinator(self) -> Any:
+        consumer = self._thread()._consumer if self._thread() is not None else None
+        return None if consumer is None else consumer._coordinator
+
+    def _thread(self) -> Any:
+        consumer = self._app._consumer
+        return None if consumer is None else consumer._thread
+
+    def _end(self, tp: TP) -> tuple[int, float] | None:
+        thread = self._thread()
+        end: tuple[int, float] | None = None if thread is None else thread.end(tp)
+        return end

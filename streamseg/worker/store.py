@@ -1,0 +1,223 @@
+"""Faust's table and store, which keep nothing: they load changelog partitions in bulk for the owner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from faust.stores.memory import Store
+from faust.tables.table import Table
+
+from streamseg.core.errors import StreamsegError
+from streamseg.worker.failure import fatal
+
+logger = logging.getLogger("streamseg.worker")
+
+CLOSE_SECONDS = 10.0
+"""How long the owner may take to close a partition before the worker gives up and ends."""
+STALL_SECONDS = 60.0
+"""How long a load may stand still before the worker gives up and ends."""
+TAIL_ROUNDS = 5
+"""How often to look for records appended since the load; after that Faust's own recovery delivers them."""
+
+Take = Callable[[bytes, bytes | None, int], None]
+
+
+class LoadError(StreamsegError):
+    """The changelog could not be read to its end."""
+
+
+class ChangelogLoader:
+    """Reads partitions of one changelog topic in bulk, outside of the consumer group."""
+
+    def __init__(self, topic: str, consumer: AIOKafkaConsumer) -> None:
+        self._topic = topic
+        self._consumer = consumer
+
+    def _tps(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, partition) for partition in partitions]
+
+    async def ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Give the offset after the last record, for each partition."""
+        ends = await self._consumer.end_offsets(self._tps(partitions))
+        return {tp.partition: end for tp, end in ends.items()}
+
+    async def read(self, starts: Mapping[int, int], ends: Mapping[int, int], takes: Mapping[int, Take]) -> int:
+        """Hand each partition's records from start to end to its `takes`, oldest first; returns how many.
+
+        Raises LoadError when the broker gives nothing more before the end is reached.
+        """
+        left = {TopicPartition(self._topic, p) for p, start in starts.items() if start < ends[p]}
+        self._consumer.assign(list(left))
+        for tp in left:
+            self._consumer.seek(tp, starts[tp.partition])
+        count, moved = 0, time.monotonic()
+        while left:
+            polled = await self._consumer.getmany(*left, timeout_ms=500, max_records=20_000)
+            for tp, records in polled.items():
+                take, end = takes[tp.partition], ends[tp.partition]
+                if records[-1].offset >= end:
+                    records = [record for record in records if record.offset < end]  # noqa: PLW2901
+                for record in records:
+                    take(record.key, record.value, record.offset)
+                count += len(records)
+            moved = self._check_progress(bool(polled), moved, left)
+            left = {tp for tp in left if await self._consumer.position(tp) < ends[tp.partition]}
+        return count
+
+    @staticmethod
+    def _check_progress(progress: bool, moved: float, left: set[TopicPartition]) -> float:
+        now = time.monotonic()
+        if not progress and now - moved > STALL_SECONDS:
+            names = ", ".join(sorted(f"{tp.topic}/{tp.partition}" for tp in left))
+            raise LoadError(f"nothing more came from {names} for {STALL_SECONDS:.0f} s: check the broker's log")
+        return now if progress else moved
+
+
+class PartitionStore(Store[bytes, bytes]):
+    """Opens and closes the partitions of the owner as the consumer group assigns them."""
+
+    app: Any  # a ShellApp
+    table: Any  # the StateTable
+
+    def __post_init__(self) -> None:
+        self.data: dict[bytes, bytes] = {}  # Faust looks at it; always empty
+        self._open: set[int] = set()
+        self._ends: dict[int, int] = {}
+        self._generation = -1
+
+    # -- what Faust's recovery asks
+
+    def persisted_offset(self, tp: Any) -> int | None:
+        """Give the last changelog offset the owner has, so that Faust's own recovery finds nothing to do."""
+        end = self._ends.get(tp.partition) if tp.topic == self.table.changelog_topic_name else None
+        return None if end is None else end - 1
+
+    def apply_changelog_batch(
+        self, batch: Iterable[Any], to_key: Callable[[Any], Any], to_value: Callable[[Any], Any]
+    ) -> None:
+        """Pass on what still comes through Faust's own recovery: appended after the load."""
+        _ = to_key, to_value  # raw bytes go to the owner
+        with fatal("taking late changelog records"):
+            for event in batch:
+                message = event.message
+                if message.topic == self.table.changelog_topic_name and message.partition in self._open:
+                    self.app.owner.apply(message.partition, message.key, message.value, message.offset)
+                    self.app.recovered += 1
+
+    async def on_recovery_completed(self, active_tps: set[Any], standby_tps: set[Any]) -> None:
+        """Do nothing: there is no data to drop."""
+
+    # -- rebalances
+
+    async def on_rebalance(
+        self, assigned: set[Any], revoked: set[Any], newly_assigned: set[Any], generation_id: int = 0
+    ) -> None:
+        """Close what was lost, load and open what was won, leave alone what was kept."""
+        _ = assigned, revoked, newly_assigned  # they follow from the assignor and from what is open
+        with fatal("taking over partitions"):
+            topic = self.table.changelog_topic_name
+            mine = {tp.partition for tp in self.app.assignor.assigned_actives() if tp.topic == topic}
+            # A generation we had no part in may have given our partitions to another worker meanwhile.
+            kept = self._open & mine if generation_id == self._generation + 1 else set()
+            self._generation = generation_id
+            self.app.assigned_generation = generation_id
+            await self._close(self._open - kept)
+            if mine:
+                await self._take_over(kept, sorted(mine - kept))
+            self.app.opened_generation = generation_id
+
+    async def on_stop(self) -> None:
+        """Close all partitions when the worker stops."""
+        with fatal("closing partitions"):
+            await self._close(set(self._open))
+        await super().on_stop()
+
+    async def _close(self, partitions: set[int]) -> None:
+        await asyncio.gather(*(self._close_one(partition) for partition in partitions))
+
+    async def _close_one(self, partition: int) -> None:
+        await asyncio.wait_for(self.app.owner.close(partition), CLOSE_SECONDS)
+        # At a stop, what was acknowledged while closing is still to be committed.
+        if not self.app.should_stop:
+            self.app.readings.close(partition)
+        self._open.discard(partition)
+        self._ends.pop(partition, None)
+
+    async def _take_over(self, kept: set[int], new: list[int]) -> None:
+        async with self.app.client(AIOKafkaConsumer, **LOAD_SETTINGS) as consumer:
+            loader = ChangelogLoader(self.table.changelog_topic_name, consumer)
+            # Nobody else wrote to what we kept: all of it is known.
+            self._ends.update(await loader.ends(kept))
+            if new:
+                await self._load(loader, new)
+
+    async def _load(self, loader: ChangelogLoader, new: list[int]) -> None:
+        started = time.monotonic()
+        owner = self.app.owner
+        await self.app.maybe_start_producer()  # opening may write
+        loaders = {partition: owner.loader(partition) for partition in new}
+        takes: dict[int, Take] = {partition: each.add for partition, each in loaders.items()}
+        ends = await loader.ends(new)
+        count = await loader.read(dict.fromkeys(new, 0), ends, takes)
+        logger.info(
+            "read %d changelog records of %d partitions in %.2f s",
+            count,
+            len(new),
+            time.monotonic() - started,
+        )
+        starts = await asyncio.gather(*(owner.open(each, loaders[each], ends[each]) for each in new))
+        for partition, start in zip(new, starts, strict=True):
+            self._open.add(partition)
+            self.app.readings.open(partition, start)
+        self._ends.update(await self._read_tail(loader, ends))
+
+    async def _read_tail(self, loader: ChangelogLoader, known: dict[int, int]) -> dict[int, int]:
+        """Pass on what was appended since the load: by opening, or by a worker that lost the partition."""
+        takes = {partition: self._late(partition) for partition in known}
+        for _ in range(TAIL_ROUNDS):
+            ends = await loader.ends(known)
+            if ends == known:
+                break
+            await loader.read(known, ends, takes)
+            known = ends
+        return known
+
+    def _late(self, partition: int) -> Take:
+        apply = self.app.owner.apply
+        return lambda key, value, offset: apply(partition, key, value, offset)
+
+
+LOAD_SETTINGS: dict[str, Any] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "earliest",
+    "max_partition_fetch_bytes": 8 << 20,
+    "fetch_max_bytes": 64 << 20,
+    "fetch_max_wait_ms": 100,
+}
+
+
+class StateTable(Table[bytes, bytes]):
+    """The table that makes the changelog part of the app, under a name of our choice."""
+
+    app: Any  # a ShellApp
+
+    def _new_store(self) -> PartitionStore:
+        return PartitionStore(
+            "memory://",
+            self.app,
+            self,
+            table_name=self.name,
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+            loop=self.loop,
+        )
+
+    def _changelog_topic_name(self) -> str:
+        return str(self.app.settings.changelog_topic)
