@@ -1,0 +1,213 @@
+"""Speed of replay and worker on one synthetic input, beside the floor: decoding its JSON and nothing else.
+
+    python -m benchmarks.bench --events 1000000
+
+Figures are of one run on one machine: take the ratios. The last line is one JSON object: name to
+events_per_second, events_per_cpu_second, peak_mb.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from aiohttp import ClientError, ClientSession
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.partitioner import DefaultPartitioner
+
+from streamseg import services
+from streamseg.core.units import DAY, MILLISECONDS
+from streamseg.services.service import free_port
+from streamseg.shop import Shop
+
+DEFINITIONS = Path(__file__).parent.parent / "streamseg" / "definitions" / "starter.yaml"
+EVENTS_PER_CUSTOMER = 20
+SPAN_MS = 90 * DAY
+PARTITIONS = 4
+TOPIC = "bench-events"
+HERTZ = os.sysconf("SC_CLK_TCK")
+Figures = dict[str, float]
+
+
+@click.command()
+@click.option("--events", default=1_000_000, show_default=True, help="How many events.")
+@click.option("--seed", default=7, show_default=True)
+def main(events: int, seed: int) -> None:
+    """Measure, print a table, and the figures as JSON."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / "events.jsonl"
+        shop = Shop(seed=seed, events=events, customers=max(1, events // EVENTS_PER_CUSTOMER), span_ms=SPAN_MS)
+        keys = _write(path, shop)
+        found = {"floor": measure_floor(path), "replay": measure_replay(path, events)}
+        kafka = stack.enter_context(services.kafka(Path(folder) / "kafka"))
+        redis = stack.enter_context(services.redis(Path(folder) / "redis"))
+        asyncio.run(_load(kafka, path, keys))
+        found["streamseg"] = asyncio.run(measure_worker(kafka, redis, Path(folder), events))
+    _print(found)
+
+
+def _write(path: Path, shop: Shop) -> list[bytes]:
+    """Writes the events to a file; returns their keys."""
+    keys = []
+    with path.open("wb") as file:
+        for key, line in shop.lines():
+            keys.append(key.encode())
+            file.write(line.replace(b"\n", b" ") + b"\n")
+    return keys
+
+
+class _Wire(msgspec.Struct):
+    type: str
+    customer_id: str
+    time: str
+    id: str
+    amount: str | None = None
+    props: dict[str, object] | None = None
+
+
+def measure_floor(path: Path) -> Figures:
+    """Decoding every line that can be, in this process."""
+    decode = msgspec.json.Decoder(_Wire).decode
+    lines = path.read_bytes().splitlines()
+    started, cpu = time.perf_counter(), time.process_time()
+    for line in lines:
+        try:
+            decode(line)
+        except ValueError:
+            continue
+    return _figures(len(lines), time.perf_counter() - started, time.process_time() - cpu, _peak(resource.RUSAGE_SELF))
+
+
+def measure_replay(path: Path, events: int) -> Figures:
+    """`streamseg replay` as its users run it: start-up, reading and writing included."""
+    command = [sys.executable, "-m", "streamseg", "replay", "--definitions", str(DEFINITIONS)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    subprocess.run([*command, "--changes", str(path) + ".changes", str(path)], check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _figures(events, seconds, cpu, _peak(resource.RUSAGE_CHILDREN))
+
+
+async def _load(kafka: str, path: Path, keys: list[bytes]) -> None:
+    """Fills the event topic, each customer's events into one partition."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])
+    finally:
+        await admin.close()
+    partition_of = {}
+    partitions, choose = list(range(PARTITIONS)), DefaultPartitioner()
+    async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=1 << 19) as producer:
+        batches = {partition: producer.create_batch() for partition in partitions}
+        with path.open("rb") as file:
+            for key, line in zip(keys, file, strict=True):
+                if key not in partition_of:
+                    partition_of[key] = choose(key, partitions, partitions)
+                partition = partition_of[key]
+                if batches[partition].append(key=key, value=line[:-1], timestamp=None) is None:
+                    await producer.send_batch(batches[partition], TOPIC, partition=partition)
+                    batches[partition] = producer.create_batch()
+                    batches[partition].append(key=key, value=line[:-1], timestamp=None)
+        for partition, batch in batches.items():
+            await producer.send_batch(batch, TOPIC, partition=partition)
+        await producer.flush()
+
+
+@contextmanager
+def _worker(kafka: str, redis: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    port = free_port()
+    command = [
+        sys.executable, "-m", "streamseg", "worker", "--definitions", str(DEFINITIONS), "--kafka", kafka, "--redis",
+        redis, "--events", TOPIC, "--group", "bench", "--prefix", "bench", "--clock", "stream", "--http",
+        f"127.0.0.1:{port}", "--data", str(folder / "data"), "--log-level", "WARNING",
+    ]  # fmt: skip
+    process = subprocess.Popen(command)
+    try:
+        yield process, f"http://127.0.0.1:{port}/metrics"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def measure_worker(kafka: str, redis: str, folder: Path, events: int) -> Figures:
+    """One worker process from its first event to its last, everything acknowledged and in Redis."""
+    started = cpu = 0.0
+    with _worker(kafka, redis, folder) as (process, url):
+        async with ClientSession() as session:
+            while True:
+                if process.poll() is not None:
+                    raise SystemExit(f"the worker ended with code {process.returncode}")
+                done, waiting = await _progress(session, url)
+                if done and not started:
+                    first, started, cpu = done, time.perf_counter(), _cpu(process.pid)
+                if done >= events and not waiting:
+                    break
+                await asyncio.sleep(0.05)
+        seconds = time.perf_counter() - started
+        used, peak = _cpu(process.pid) - cpu, _status_mb(process.pid, "VmHWM")
+    return _figures(events - first, seconds, used, peak)
+
+
+async def _progress(session: ClientSession, url: str) -> tuple[int, float]:
+    """Events taken so far, and assignments that wait for Redis."""
+    try:
+        async with session.get(url) as response:
+            text = await response.text()
+    except ClientError:
+        return 0, 0
+    values = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("streamseg_")]
+    done = sum(float(value) for name, value in values if name.startswith("streamseg_events_total"))
+    backlog = sum(float(value) for name, value in values if name.startswith("streamseg_redis_backlog"))
+    return int(done), backlog
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / HERTZ
+
+
+def _status_mb(pid: int, name: str) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
+def _peak(who: int) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def _figures(events: int, seconds: float, cpu: float, peak: float) -> Figures:
+    return {
+        "events_per_second": round(events / seconds),
+        "events_per_cpu_second": round(events / max(cpu, MILLISECONDS["ms"] / 1000)),
+        "peak_mb": round(peak),
+    }
+
+
+def _print(found: dict[str, Figures]) -> None:
+    click.echo(f"{'':12}{'events/s':>12}{'per CPU-s':>12}{'of the floor':>14}{'peak MB':>10}")
+    for name, figures in found.items():
+        share = figures["events_per_cpu_second"] / found["floor"]["events_per_cpu_second"]
+        click.echo(
+            f"{name:12}{figures['events_per_second']:>12,.0f}{figures['events_per_cpu_second']:>12,.0f}{share:>14.1%}"
+            f"{figures['peak_mb']:>10,.0f}"
+        )
+    click.echo(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
