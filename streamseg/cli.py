@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -181,6 +182,8 @@ def worker(
     http: tuple[str, int], data: Path, log_level: str,
 ) -> None:  # fmt: skip
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
+        signal.signal(number, lambda *_: sys.exit(0))
     from streamseg.worker.main import run_worker
     from streamseg.worker.settings import Clock, Names, Settings
 

@@ -290,6 +290,8 @@ class Partition:
     def _fold(self, group: Group, batch: _Batch) -> int:
         """Applies the next events of a batch; returns how many. Brimming: the group has to be written first."""
         started = time.perf_counter()
+        if not batch.records[0].offset:
+            self._observed.setdefault(batch.topic, COMPLETE)
         self._mark = _Mark(time.monotonic(), self._published)
         counts: Counter[tuple[str, str]] = Counter()
         latest = wall_clock() + self._settings.max_ahead_ms if self._wall else None
@@ -328,7 +330,7 @@ class Partition:
             return None
         type_class = event.type if event.type in NOT_ENGAGEMENT else "engagement"
         if topic not in self._observed:
-            self._observe(topic, record.offset, event.time)
+            self._observe(topic, event.time)
         state = self.customers.state(event.customer)
         if state is not None and record.offset <= state.offsets.get(topic, -1):
             self.segmenter.advance(event.time)
@@ -348,9 +350,9 @@ class Partition:
             raise RejectedEvent("key_mismatch", "the record's key is not the customer id")
         return event
 
-    def _observe(self, topic: str, offset: int, at: Instant) -> None:
-        """Notes since when the input was observed: from its very beginning, if its first record was seen."""
-        self._observed[topic] = COMPLETE if offset == 0 or self._settled_sources.get(topic) else at
+    def _observe(self, topic: str, at: Instant) -> None:
+        """Notes since when the input was observed, when its very first record was not seen by us or before us."""
+        self._observed[topic] = COMPLETE if self._settled_sources.get(topic) else at
         self.segmenter.observed_from = max(self.segmenter.observed_from, self._observed[topic])
 
     def _publish(self, change: Change) -> None:

@@ -192,7 +192,8 @@ class CountingProcess:
         self._end()
 
     def stop(self, how: int = signal.SIGTERM) -> int:
-        """Stop the worker as an operator does; gives its exit code."""
+        """Stop the worker as an operator does; gives its exit code. Before it tells anything it cannot be told."""
+        self.wait(lambda: bool(self.told))
         self.process.send_signal(how)
         code = self.process.wait(PATIENCE)
         self._end()

@@ -91,6 +91,18 @@ def test_an_event_that_comes_twice_counts_once_and_is_no_dead_letter(
     assert site.read(site.own("dead-letters")) == []
 
 
+def test_a_topic_that_begins_with_what_is_no_event_was_still_seen_from_its_beginning(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    site = site_of(kafka, redis_url, prefix, tmp_path)
+    with site.worker() as worker:
+        site.send({0: [Sent(b"{", b"c-good"), Sent(text(wall_clock(), type="purchase", amount=5), b"c-good")]})
+        site.wait_until_done([worker])
+        changes = site.changes()["c-good"]
+        assert changes
+        assert all(change["complete"] for change in changes)
+
+
 def test_a_worker_reads_no_header_so_that_none_can_stop_it(
     kafka: str, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
