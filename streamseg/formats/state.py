@@ -1,7 +1,7 @@
 """The state record: a customer's state and the changes it just made, in one Kafka record.
 
     header   fixed, big endian; see `Header`; first the position and the instant, so that two records of a
-             customer are told apart as to age by comparing bytes
+             customer are told apart as to age by comparing bytes; last the epoch of the writer
     segments one byte a scheme, 255 for none
     outbox   length (4 bytes) and MessagePack: the changes that this record made, as they are published
     body     MessagePack: the offsets applied, by topic, and the profile
@@ -23,8 +23,12 @@ from streamseg.core.layout import Layout
 from streamseg.core.profile import UNSET, Profile
 from streamseg.core.units import Instant
 
-FORMAT = 1
-_HEADER = Struct(">QqqqIBB")  # position, at, wake, worth, version, format, schemes
+FORMAT = 2
+_HEADER = Struct(">QqqqIBIB")  # position, at, wake, worth, version, format, epoch, schemes
+_FORMAT_AT = 36
+_EPOCH = Struct(">I")
+_EPOCH_AT = 37
+_NO_EPOCH = _EPOCH.pack(0)
 _WORTH = slice(24, 32)
 AGE = slice(0, 16)
 """Position and instant: of two records of a customer the one with the greater bytes here is newer."""
@@ -33,6 +37,8 @@ _NO_OUTBOX = _LENGTH.pack(0)
 _NONE = 255
 CHECKPOINT_KEY = b"\x00checkpoint"
 """No customer id: those have no control characters."""
+FENCE_KEY = b"\x00fence"
+"""The key of the record by which a worker takes a partition over."""
 MAX_STATE_BYTES = 900_000
 """A state above this is counted as large: what is kept of a customer is bounded, so it should not come to this."""
 
@@ -90,12 +96,15 @@ _encode_outbox = msgspec.msgpack.Encoder().encode
 _decode_outbox = msgspec.msgpack.Decoder(list[Sent]).decode
 
 
-def encode_state(state: State, layout_mark: bytes) -> tuple[bytes, bytes]:
-    """The parts of a record around its outbox. `layout_mark` tells the layout the profile is of."""
+def encode_state(state: State, layout_mark: bytes, epoch: int) -> tuple[bytes, bytes]:
+    """The parts of a record around its outbox.
+
+    `layout_mark` tells the layout the profile is of, `epoch` the worker that writes it.
+    """
     profile = state.profile
     position = sum(state.offsets.values()) + len(state.offsets)
     head = _HEADER.pack(
-        position, profile.at, profile.wake, state.worth, profile.version, FORMAT, len(profile.segments)
+        position, profile.at, profile.wake, state.worth, profile.version, FORMAT, epoch, len(profile.segments)
     ) + bytes([_NONE if segment == UNSET else segment for segment in profile.segments])
     content = [
         layout_mark, state.offsets, profile.entered, profile.recent, profile.orders, profile.waiting, profile.rows,
@@ -133,13 +142,53 @@ def record(head: bytes, body: bytes, outbox: list[Sent]) -> bytes:
 def read_header(data: bytes) -> Header:
     """The header of a state. Raises StateError for another format."""
     try:
-        position, at, wake, worth, version, form, schemes = _HEADER.unpack_from(data)
+        position, at, wake, worth, version, form, _, schemes = _HEADER.unpack_from(data)
     except Exception as error:
         raise StateError(f"a state of {len(data)} bytes is cut off") from error
     if form != FORMAT:
-        raise StateError(f"a state of format {form}; this streamseg reads {FORMAT}: run the version that wrote it")
+        raise _unknown_format(form)
     segments = data[_HEADER.size : _HEADER.size + schemes]
     return Header(position, at, wake, worth, version, tuple(UNSET if s == _NONE else s for s in segments))
+
+
+def _unknown_format(form: int) -> StateError:
+    return StateError(f"a state of format {form}; this streamseg reads 1 to {FORMAT}: run the version that wrote it")
+
+
+def in_this_format(data: bytes) -> bytes:
+    """A record as this version writes it; format 1 had no epoch. Raises StateError for an unknown format."""
+    try:
+        form = data[_FORMAT_AT]
+    except IndexError:
+        raise StateError(f"a state of {len(data)} bytes is cut off") from None
+    if form == FORMAT:
+        return data
+    if form != 1:
+        raise _unknown_format(form)
+    return data[:_FORMAT_AT] + bytes([FORMAT]) + _NO_EPOCH + data[_FORMAT_AT + 1 :]
+
+
+def epoch_of(data: bytes) -> int:
+    """The epoch of the worker that wrote a record of this format."""
+    return _epoch_at(data, _EPOCH_AT)
+
+
+def _epoch_at(data: bytes, place: int) -> int:
+    """The epoch that stands at a place."""
+    epoch: int = _EPOCH.unpack_from(data, place)[0]
+    return epoch
+
+
+def encode_fence(epoch: int) -> bytes:
+    """The value of a fence: from it on, only records of this epoch and of higher ones count."""
+    return _EPOCH.pack(epoch)
+
+
+def read_fence(data: bytes) -> int:
+    """The epoch in a fence. Raises StateError."""
+    if len(data) != _EPOCH.size:
+        raise StateError("a fence cannot be read: it is of another streamseg")
+    return _epoch_at(data, 0)
 
 
 def standing(data: bytes) -> tuple[bytes, bytes]:
@@ -208,6 +257,8 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """The hash of the definitions that the states were made with."""
     foreseen: int = 0
     """The forecasts shown are those of what is in changelog records before this offset."""
+    epoch: int = 0
+    """Of the worker that wrote it."""
 
 
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode

@@ -96,6 +96,8 @@ class ShellApp(faust.App):
         self.owner = owner
         self.readings = Readings(settings.event_topics)
         self.assigned_generation = -1
+        self.kept: frozenset[int] = frozenset()
+        """The partitions that are ours in the assigned generation, and open."""
         self.opened_generation = -1
         """The generation in which all partitions that were assigned are open."""
         self.recovered = 0

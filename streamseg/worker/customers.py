@@ -7,7 +7,7 @@ from streamseg.core.profile import Profile
 from streamseg.core.tile import NEVER
 from streamseg.core.units import Instant
 from streamseg.formats import state as records
-from streamseg.formats.state import AGE, Sent, State
+from streamseg.formats.state import Sent, State
 from streamseg.worker.census import Census
 
 CACHED = 20_000
@@ -27,6 +27,8 @@ class Customers:
         self._young: dict[str, State] = {}
         self._old: dict[str, State] = {}
         self._dirty: dict[str, State] = {}
+        self.epoch = 0
+        """What records are marked with: whose they are."""
         self.census = Census(definitions)
 
     def __len__(self) -> int:
@@ -59,6 +61,12 @@ class Customers:
                 state = self._young[customer] = State(profile, {})
             self._dirty[customer] = state
 
+    def rewrite(self, customer: str) -> None:
+        """Has a customer's record written again, as it is."""
+        profile = self.get(customer)
+        if profile is not None:
+            self.put(customer, profile)
+
     def applied(self, customer: str, topic: str, offset: int) -> None:
         """Notes that the event at this place was applied to the customer, who is dirty."""
         self._dirty[customer].offsets[topic] = offset
@@ -71,7 +79,7 @@ class Customers:
             profile = state.profile
             value = worth(profile, profile.at) if worth is not None else None
             state.worth = 0 if value is None else round(value)
-            head, body = records.encode_state(state, self._mark)
+            head, body = records.encode_state(state, self._mark, self.epoch)
             key = customer.encode()
             self._keep(key, records.kept(head, body))
             collected.append((key, records.record(head, body, outboxes.get(customer, []))))
@@ -99,14 +107,3 @@ class Customers:
             if header.wake != NEVER:
                 deadlines.append((header.wake, key.decode()))
         return deadlines
-
-    def replace(self, key: bytes, data: bytes) -> Instant | None:
-        """Takes a state that another worker wrote, if it is newer; returns its deadline then."""
-        known = self._states.get(key)
-        if known is not None and data[AGE] <= known[AGE]:
-            return None
-        customer = key.decode()
-        self._young.pop(customer, None)
-        self._old.pop(customer, None)
-        self._keep(key, records.without_outbox(data))
-        return records.read_header(data).wake

@@ -39,6 +39,8 @@ class Keeper:
         self._metrics = Metrics(definitions)
         self._metrics.observe(self)
         self._partitions: dict[int, Partition] = {}
+        self._fenced: dict[int, Partition] = {}
+        """Those that are not open yet."""
         self._tasks: list[asyncio.Task[None]] = []
         self._view: RedisView | None = None
         self._http: HttpServer | None = None
@@ -96,12 +98,18 @@ class Keeper:
         del partition
         return Loaded()
 
-    async def open(self, partition: int, loader: Loaded, end: int) -> Mapping[str, int]:
-        """Starts to own a partition."""
+    async def fence(self, partition: int, loader: Loaded, end: int) -> int:
+        """Shuts out whoever still writes to the partition."""
         assert self.shell is not None
         assert self._view is not None
+        fenced = Partition(partition, self._definitions, self._settings, self.shell, self._view, self._metrics)
+        self._fenced[partition] = fenced
+        return max(end, await fenced.fence(loader) + 1)
+
+    async def open(self, partition: int, loader: Loaded, end: int) -> Mapping[str, int]:
+        """Starts to own a partition."""
         started = time.monotonic()
-        opened = Partition(partition, self._definitions, self._settings, self.shell, self._view, self._metrics)
+        opened = self._fenced.pop(partition)
         sources = await opened.open(loader, end)
         self._partitions[partition] = opened
         seconds = time.monotonic() - started
@@ -120,7 +128,7 @@ class Keeper:
             del self._partitions[partition]
 
     def apply(self, partition: int, key: bytes, value: bytes | None, offset: int) -> None:
-        """Takes a late changelog record."""
+        """Takes a changelog record that came after the opening."""
         del offset
         if partition in self._partitions:
             self._partitions[partition].apply(key, value)

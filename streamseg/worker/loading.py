@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import InputError
 from streamseg.formats import state as records
-from streamseg.formats.state import AGE, CHECKPOINT_KEY, Checkpoint, Sent
+from streamseg.formats.state import AGE, CHECKPOINT_KEY, FENCE_KEY, Checkpoint, Sent
 from streamseg.worker.settings import Settings
 
 
@@ -18,35 +18,67 @@ class OtherDefinitionsError(InputError):
 class Loaded:
     """Takes a partition's records, oldest first.
 
-    Of two records of a customer the one with the higher position counts, not the later one: a worker that lost
-    the partition without knowing may have appended an older state.
+    A worker that lost the partition without knowing may still have appended to it. What it appended after the
+    fence of its successor has a lower epoch, and does not count. (For what was written before there were epochs:
+    of two records of a customer the one with the higher position counts.)
     """
 
     def __init__(self) -> None:
         self.states: dict[bytes, bytes] = {}
         self.checkpoint: Checkpoint | None = None
+        self.epoch = 0
+        """The highest that was seen."""
+        self.fenced_at = -1
+        """The offset of the fence that began it; -1 if it is not known."""
+        self.stale = 0
+        """Records that did not count."""
+        self.shadowed: dict[bytes, None] = {}
+        """Customers whose last record does not count: it must be written again, before compaction keeps only it."""
         self._outbox: list[tuple[int, bytes, bytes]] = []
         self._touched: dict[bytes, int] = {}
 
     def add(self, key: bytes, value: bytes | None, offset: int) -> None:
         """Takes one record."""
-        if key == CHECKPOINT_KEY:
-            if value is not None:
-                self._note(records.read_checkpoint(value))
+        if key[:1] == b"\x00":
+            self._take_mark(key, value, offset)
             return
         if value is None:
             self.states.pop(key, None)
             self._touched.pop(key, None)
             return
+        value = records.in_this_format(value)
         known = self.states.get(key)
-        if known is not None and value[AGE] < known[AGE]:
+        if not self._valid(records.epoch_of(value)) or (known is not None and value[AGE] < known[AGE]):
+            self.stale += 1
+            self.shadowed[key] = None
             return
+        if self.shadowed:
+            self.shadowed.pop(key, None)
         if records.has_outbox(value):
             self._outbox.append((offset, key, value))
             value = records.without_outbox(value)
         self.states[key] = value
         self._touched.pop(key, None)  # so that it stands at the end: in the order of offsets
         self._touched[key] = offset
+
+    def _valid(self, epoch: int) -> bool:
+        """Whether a record of this epoch counts, where it stands."""
+        if epoch > self.epoch:  # its fence was compacted away
+            self.epoch, self.fenced_at = epoch, -1
+        return epoch == self.epoch
+
+    def _take_mark(self, key: bytes, value: bytes | None, offset: int) -> None:
+        """Takes a record that is of no customer."""
+        if value is None:
+            return
+        if key == FENCE_KEY:
+            epoch = records.read_fence(value)
+            if epoch > self.epoch:
+                self.epoch, self.fenced_at = epoch, offset
+        elif key == CHECKPOINT_KEY:
+            checkpoint = records.read_checkpoint(value)
+            if self._valid(checkpoint.epoch):
+                self._note(checkpoint)
 
     def _note(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint

@@ -24,6 +24,7 @@ METRIC_NAMES = frozenset(
         "segment_changes_total", "segment_value", "deadline_lateness_seconds", "deadlines_pending",
         "consumer_lag_records", "partition_clock_seconds", "recovery_seconds", "redis_up", "redis_writes_total",
         "redis_backlog", "definitions_info", "build_info", "republished_changes_total", "large_states_total",
+        "stale_records_total",
     )
 )  # fmt: skip
 
@@ -98,6 +99,11 @@ class Metrics:
         )
         self.large_states = Counter(
             "streamseg_large_states_total", "State records close to the limit of a record.", registry=registry
+        )
+        self.stale_records = Counter(
+            "streamseg_stale_records_total",
+            "State records of workers that had lost their partition; they do not count.",
+            registry=registry,
         )
         info = Gauge("streamseg_definitions_info", "The active definitions.", ["hash"], registry=registry)
         info.labels(definitions.hash).set(1)

@@ -37,6 +37,14 @@ class Owner(Protocol[Loading]):
         """Give a fresh, empty loader for a partition that is about to be taken over."""
         ...
 
+    async def fence(self, partition: int, loader: Loading, end: int) -> int:
+        """Shut out whoever may still write to a partition whose changelog was read up to (excluding) `end`.
+
+        Called before `open`. May append records; returns the offset up to which (excluding) the loader has to be
+        given records before the partition is opened, at least `end`.
+        """
+        ...
+
     async def open(self, partition: int, loader: Loading, end: int) -> Mapping[str, int]:
         """Start to own a partition whose changelog was read up to (excluding) offset `end`.
 
@@ -50,10 +58,7 @@ class Owner(Protocol[Loading]):
         ...
 
     def apply(self, partition: int, key: bytes, value: bytes | None, offset: int) -> None:
-        """Take a changelog record of an open partition that somebody appended after it was read.
-
-        It may be older than what is known: the record with the highest position counts, not the last one.
-        """
+        """Take a changelog record of an open partition that was appended after it was opened, by whomever."""
         ...
 
     def arrived(self, topic: str, partition: int, records: Sequence[ConsumerRecord], ack: Ack) -> None:

@@ -2,12 +2,14 @@
 
 The order in which a group of events is written is what makes changes survive `kill -9`:
 
-1. state records (position, state and changes in one record), acknowledged by the broker;
+1. state records (position, state and changes in one record), acknowledged by the broker, at the offset that was
+   expected: nobody else wrote to the changelog, so the partition was still ours;
 2. the changes, the assignments and the dead letters, acknowledged;
 3. only then the batches are acknowledged, in offset order, and the view is told.
 
 While a group is being written, the next one is folded. Whatever fails ends the process: nothing was
-acknowledged, so everything is read again, and what was applied already is skipped by its offset.
+acknowledged, so everything is read again, and what was applied already is skipped by its offset. The argument
+stands in docs/decisions/0002 and 0012.
 """
 
 from __future__ import annotations
@@ -25,15 +27,15 @@ from aiokafka import ConsumerRecord
 from streamseg.core.assignment import Forecast, forecast
 from streamseg.core.change import Change, Reason
 from streamseg.core.definitions import Definitions
-from streamseg.core.errors import RejectedEvent
+from streamseg.core.errors import RejectedEvent, TryAgainError
 from streamseg.core.event import NOT_ENGAGEMENT, Event
 from streamseg.core.profile import Profile
 from streamseg.core.segmenter import COMPLETE, DUPLICATE, Segmenter
-from streamseg.core.tile import NEVER
 from streamseg.core.units import Instant, format_instant
 from streamseg.formats import messages
+from streamseg.formats import state as records
 from streamseg.formats.event_json import EventDecoder
-from streamseg.formats.state import CHECKPOINT_KEY, MAX_STATE_BYTES, Checkpoint, Sent, encode_checkpoint
+from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Sent
 from streamseg.worker.customers import Customers
 from streamseg.worker.failure import fatal
 from streamseg.worker.loading import Loaded
@@ -66,9 +68,8 @@ _Taken = tuple[str, str]
 """The class of an event's type, and what became of it."""
 
 
-def wall_clock() -> Instant:
-    """Now."""
-    return time.time_ns() // 1_000_000
+class PartitionLostError(TryAgainError):
+    """Another worker has taken the partition over."""
 
 
 @dataclass(slots=True)
@@ -161,16 +162,34 @@ class Partition:
         self._settled_sources: dict[str, int] = {}
         self._checkpointed: Checkpoint | None = None
         self._checkpoint_due = 0.0
+        self._end = 0
+        """The offset of the next changelog record, as long as nobody else writes."""
+        self._fence = -1
+        self._shadowed: set[str] = set()
+        """Customers whose states have to be written again."""
 
     # Opening and closing
+
+    async def fence(self, loaded: Loaded) -> int:
+        """Appends the record from which on only what this worker writes counts; returns its offset."""
+        loaded.check(self._definitions, self._settings)
+        self.customers.epoch = loaded.epoch + 1
+        self._fence = await self._send(self._changelog, [(FENCE_KEY, records.encode_fence(self.customers.epoch), [])])
+        return self._fence
 
     async def open(self, loaded: Loaded, end: int) -> Mapping[str, int]:
         """Takes over what was loaded, publishes again what may not have been, and starts to work.
 
-        Returns where to read on, by event topic.
+        Returns where to read on, by event topic. Raises PartitionLostError if another worker's fence stands before
+        or behind ours.
         """
         checkpoint = loaded.checkpoint
         loaded.check(self._definitions, self._settings)
+        if (loaded.epoch, loaded.fenced_at) != (self.customers.epoch, self._fence):
+            raise self._lost(loaded.epoch)
+        self._end = end
+        self._metrics.stale_records.inc(loaded.stale)
+        self._shadowed = {key.decode() for key in loaded.shadowed}
         self.segmenter.expect(self.customers.load(loaded.states))
         if checkpoint is not None:
             self.segmenter.clock = self._settled_clock = checkpoint.clock
@@ -181,7 +200,7 @@ class Partition:
             self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.events}
         self._view.start(self.number, Shown(loaded.viewed, loaded.foreseen))
         self._published = end
-        mark = _Mark(time.monotonic(), loaded.foreseen)
+        mark = _Mark(self._shell.monotonic(), loaded.foreseen)
         self._stale = {key.decode(): mark for key in loaded.touched}
         await self._publish_again(loaded)
         self._tasks = [asyncio.create_task(self._fold_all()), asyncio.create_task(self._write_all())]
@@ -238,7 +257,7 @@ class Partition:
                 await self._fold_arrived()
                 await self._pass_time()
                 await self._refresh()
-                if time.monotonic() >= self._checkpoint_due:
+                if self._shadowed or self._shell.monotonic() >= self._checkpoint_due:
                     await self._hand_on(Group(), always=True)
             await self._commits.put(None)
 
@@ -262,7 +281,7 @@ class Partition:
     async def _pass_time(self) -> None:
         """Moves the clock to the wall clock, if the partition has been read to its end."""
         while self._wall and not self._closing and not self._batches and self._shell.caught_up(self.number):
-            now = wall_clock()
+            now = self._shell.wall_clock()
             if self.segmenter.next_deadline > now:
                 self.segmenter.clock = max(self.segmenter.clock, now)
                 return
@@ -271,7 +290,7 @@ class Partition:
 
     async def _refresh(self) -> None:
         """Tells of forecasts that moved though no segment did."""
-        before = time.monotonic() - REFRESH_AFTER
+        before = self._shell.monotonic() - REFRESH_AFTER
         while self._stale and not self._batches and not self._closing:
             due = [customer for customer, mark in islice(self._stale.items(), REFRESHED) if mark.since <= before]
             if not due:
@@ -292,9 +311,9 @@ class Partition:
         started = time.perf_counter()
         if not batch.records[0].offset:
             self._observed.setdefault(batch.topic, COMPLETE)
-        self._mark = _Mark(time.monotonic(), self._published)
+        self._mark = _Mark(self._shell.monotonic(), self._published)
         counts: Counter[tuple[str, str]] = Counter()
-        latest = wall_clock() + self._settings.max_ahead_ms if self._wall else None
+        latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None
         done = 0
         for record in batch.records[batch.done : batch.done + FOLD_EVENTS]:
             taken = self._take(batch.topic, record, latest, group)
@@ -367,7 +386,7 @@ class Partition:
             told.caused = change.at
         self._changed[change.scheme, change.origin or "", change.target or "", change.reason._value_] += 1
         if self._wall and change.reason is Reason.TIME:
-            self._metrics.deadline_lateness.observe(max(0, wall_clock() - change.at) / 1000)
+            self._metrics.deadline_lateness.observe(max(0, self._shell.wall_clock() - change.at) / 1000)
 
     def _foresee(self, customer: str, profile: Profile, ahead: Mapping[int, Forecast]) -> None:
         del profile
@@ -376,6 +395,9 @@ class Partition:
 
     def _complete(self, group: Group) -> None:
         """Encodes the states that changed and what is told of them."""
+        shadowed, self._shadowed = self._shadowed, set()
+        for customer in shadowed:
+            self.customers.rewrite(customer)
         told, self._told = self._told, {}
         for customer in told:
             profile = self.customers.get(customer)
@@ -424,7 +446,7 @@ class Partition:
                     return
                 await self._write(group)
                 self._writing -= 1
-                if time.monotonic() >= self._checkpoint_due:
+                if self._shell.monotonic() >= self._checkpoint_due:
                     await self._write_checkpoint()
             if await self._owned():
                 await self._write_checkpoint()
@@ -439,8 +461,10 @@ class Partition:
 
     async def _write(self, group: Group) -> None:
         if group.states:
-            last = await self._send(self._changelog, group.states)
-            self._published = max(self._published, last + 1)
+            await self._append(group.states)
+            self._published = self._end
+        elif group.current:
+            await self._write_checkpoint(always=True)  # what is told is told by the owner
         await asyncio.gather(
             self._send(self._names.changes, group.changes),
             self._send(self._names.current, group.current),
@@ -451,6 +475,30 @@ class Partition:
         self._settled_clock, self._settled_sources = group.clock, group.sources
         await self._view.put(self.number, self._shown(group.unforeseen), group.entries)
 
+    async def _append(self, items: list[Item]) -> None:
+        """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""
+        last = await self._send(self._changelog, items)
+        expected, self._end = self._end, last + 1
+        if self._end != expected + len(items):
+            for key, value in await self._shell.read(self._changelog, self.number, expected, self._end):
+                self._meet(key, value)
+
+    def _meet(self, key: bytes, value: bytes | None) -> None:
+        """Looks at a record of the changelog that may not be ours."""
+        epoch = self.customers.epoch if value is None else _epoch_of(key, value)
+        if epoch > self.customers.epoch:
+            raise self._lost(epoch)
+        if epoch < self.customers.epoch:
+            self._metrics.stale_records.inc()
+            if not key.startswith(b"\x00"):
+                self._shadowed.add(key.decode())
+
+    def _lost(self, epoch: int) -> PartitionLostError:
+        return PartitionLostError(
+            f"partition {self.number} was taken over by another worker (epoch {epoch}, ours is "
+            f"{self.customers.epoch}): restart this one"
+        )
+
     async def _send(self, topic: str, items: list[Item]) -> int:
         """Appends, and waits until the broker has all; returns the last offset."""
         if not items:
@@ -458,8 +506,9 @@ class Partition:
         log: Log = self._log
         return await (await log.append(topic, self.number, items))
 
-    async def _write_checkpoint(self) -> None:
-        self._checkpoint_due = time.monotonic() + CHECKPOINT_EVERY
+    async def _write_checkpoint(self, *, always: bool = False) -> None:
+        """Tells the changelog how far all is, if that has moved."""
+        self._checkpoint_due = self._shell.monotonic() + CHECKPOINT_EVERY
         shown = self._view.written(self.number)
         checkpoint = Checkpoint(
             self._published,
@@ -469,20 +518,25 @@ class Partition:
             self.segmenter.observed_from,
             self._definitions.hash,
             shown.forecasts,
+            self.customers.epoch,
         )
-        if checkpoint != self._checkpointed:
-            await self._send(self._changelog, [(CHECKPOINT_KEY, encode_checkpoint(checkpoint), [])])
+        if always or checkpoint != self._checkpointed:
+            await self._append([(CHECKPOINT_KEY, records.encode_checkpoint(checkpoint), [])])
             self._checkpointed = checkpoint
 
-    # Late changelog records
+    # Changelog records that come after the opening
 
     def apply(self, key: bytes, value: bytes | None) -> None:
-        """Takes a record that somebody else appended to our changelog, if it is newer than what is known."""
-        if value is None or key.startswith(b"\x00"):
-            return
-        wake = self.customers.replace(key, value)
-        if wake is not None and wake != NEVER:
-            self.segmenter.expect([(wake, key.decode())])
+        """Takes a record that was appended to our changelog, by us or by who had lost the partition."""
+        self._meet(key, value)
+
+
+def _epoch_of(key: bytes, value: bytes) -> int:
+    if key == FENCE_KEY:
+        return records.read_fence(value)
+    if key == CHECKPOINT_KEY:
+        return records.read_checkpoint(value).epoch
+    return records.epoch_of(records.in_this_format(value))
 
 
 def _move_of(sent: Sent) -> Move:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
+from streamseg.core.units import Instant
 from streamseg.worker.log import Log
 from streamseg.worker.reading import Readings
+from streamseg.worker.store import LOAD_SETTINGS, ChangelogLoader
 
 
 class Shell:
@@ -60,11 +64,27 @@ class Shell:
     def owns(self, partition: int) -> bool:
         """Whether this worker holds the partition in the group's present generation, as far as it knows.
 
-        False from the moment a rebalance gave a new generation until the partition is known to be kept. To be
-        asked before each write. A worker that was paused learns of its loss only with its next heartbeat.
+        False from the moment a rebalance gave a new generation until the partition is known to be kept, and while
+        it is closed because it was lost. To be asked before each write. A worker that was paused learns of its
+        loss only with its next heartbeat.
         """
-        is_open = any(TP(topic, partition) in self._readings for topic in self._readings.topics)
-        return is_open and self.generation == self._app.assigned_generation != -1
+        return partition in self._app.kept and self.generation == self._app.assigned_generation != -1
+
+    async def read(self, topic: str, partition: int, start: int, end: int) -> list[tuple[bytes, bytes | None]]:
+        """Give keys and values of the records of a compacted topic from one offset to before another."""
+        found: list[tuple[bytes, bytes | None]] = []
+        async with self._app.client(AIOKafkaConsumer, **LOAD_SETTINGS) as consumer:
+            takes = {partition: lambda key, value, offset: found.append((key, value))}  # noqa: ARG005
+            await ChangelogLoader(topic, consumer).read({partition: start}, {partition: end}, takes)
+        return found
+
+    def monotonic(self) -> float:
+        """Seconds that only rise."""
+        return time.monotonic()
+
+    def wall_clock(self) -> Instant:
+        """Now."""
+        return time.time_ns() // 1_000_000
 
     def _coordinator(self) -> Any:
         consumer = self._thread()._consumer if self._thread() is not None else None

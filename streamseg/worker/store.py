@@ -125,6 +125,7 @@ class PartitionStore(Store[bytes, bytes]):
             # A generation we had no part in may have given our partitions to another worker meanwhile.
             kept = self._open & mine if generation_id == self._generation + 1 else set()
             self._generation = generation_id
+            self.app.kept = frozenset(kept)
             self.app.assigned_generation = generation_id
             await self._close(self._open - kept)
             if mine:
@@ -170,14 +171,26 @@ class PartitionStore(Store[bytes, bytes]):
             len(new),
             time.monotonic() - started,
         )
+        ends = await self._fence(loader, loaders, takes, ends)
         starts = await asyncio.gather(*(owner.open(each, loaders[each], ends[each]) for each in new))
         for partition, start in zip(new, starts, strict=True):
             self._open.add(partition)
             self.app.readings.open(partition, start)
+        self.app.kept |= frozenset(new)
         self._ends.update(await self._read_tail(loader, ends))
 
+    async def _fence(
+        self, loader: ChangelogLoader, loaders: dict[int, Any], takes: dict[int, Take], ends: dict[int, int]
+    ) -> dict[int, int]:
+        """Shut others out, and read what they had written until then; returns up to where was read."""
+        owner = self.app.owner
+        fenced = await asyncio.gather(*(owner.fence(each, loaders[each], ends[each]) for each in ends))
+        after = dict(zip(ends, fenced, strict=True))
+        await loader.read(ends, after, takes)
+        return after
+
     async def _read_tail(self, loader: ChangelogLoader, known: dict[int, int]) -> dict[int, int]:
-        """Pass on what was appended since the load: by opening, or by a worker that lost the partition."""
+        """Pass on what was appended since the fence: by opening, or by a worker that lost the partition."""
         takes = {partition: self._late(partition) for partition in known}
         for _ in range(TAIL_ROUNDS):
             ends = await loader.ends(known)

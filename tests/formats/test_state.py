@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 import struct
 from fractions import Fraction
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
 from streamseg.core.profile import UNSET, Profile
+from streamseg.core.segmenter import Segmenter
 from streamseg.core.units import DAY
 from streamseg.formats import state as records
 from streamseg.formats.definitions_yaml import load_definitions
@@ -65,7 +69,7 @@ def lines(seed: int) -> list[bytes]:
 def stored_and_read(definitions: Definitions, profile: Profile) -> Profile:
     """What comes back of a profile when it goes through a record as a worker writes it, outbox and all."""
     mark = definitions.layout.fingerprint.encode()
-    head, body = records.encode_state(State(profile, {"events": 7}), mark)
+    head, body = records.encode_state(State(profile, {"events": 7}), mark, 3)
     record = records.record(head, body, [Sent(1, 2, b"{}")])
     assert records.without_outbox(record) == records.kept(head, body)
     return records.decode_state(record, definitions.layout, mark).profile
@@ -107,7 +111,7 @@ def profile(definitions: Definitions) -> Profile:
 
 
 def written(definitions: Definitions, state: State, outbox: list[Sent] | None = None) -> bytes:
-    head, body = records.encode_state(state, definitions.layout.fingerprint.encode())
+    head, body = records.encode_state(state, definitions.layout.fingerprint.encode(), 3)
     return records.record(head, body, outbox or [])
 
 
@@ -177,7 +181,9 @@ def test_a_state_of_another_format_is_refused(definitions: Definitions, profile:
     place = struct.calcsize(">QqqqI")
     assert data[place] == records.FORMAT
     data[place] = form
-    with pytest.raises(StateError, match=f"a state of format {form}; this streamseg reads {records.FORMAT}: run the"):
+    with pytest.raises(
+        StateError, match=f"a state of format {form}; this streamseg reads 1 to {records.FORMAT}: run the"
+    ):
         read(definitions, bytes(data))
 
 
@@ -199,3 +205,34 @@ def test_a_checkpoint_comes_back_and_garbage_is_refused() -> None:
     assert records.read_checkpoint(records.encode_checkpoint(checkpoint)) == checkpoint
     with pytest.raises(StateError, match="a checkpoint cannot be read"):
         records.read_checkpoint(b"\xc1")
+
+
+class Shelf(dict[str, Profile]):
+    """Customers in memory."""
+
+    def put(self, customer: str, profile: Profile) -> None:
+        self[customer] = profile
+
+
+def test_what_was_written_in_format_1_goes_on_exactly_as_it_would_have() -> None:
+    stored = json.loads(Path(__file__).with_name("states_of_format_1.json").read_text())
+    definitions = load_definitions(stored["definitions"].encode())
+    changes, shelf = list[Change](), Shelf()
+    for each in stored["customers"]:
+        record = records.in_this_format(base64.b64decode(each["record"]))
+        assert (records.epoch_of(record), records.read_outbox(record)) == (0, [Sent(1, 2, b"{}")])
+        shelf[each["customer"]] = read(definitions, record).profile
+        assert (shelf[each["customer"]].segments, shelf[each["customer"]].wake) == (each["segments"], each["wake"])
+    segmenter = Segmenter(definitions, shelf, changes.append)
+    segmenter.clock = stored["clock"]
+    segmenter.expect([(profile.wake, customer) for customer, profile in shelf.items()])
+    segmenter.advance(stored["until"])
+    for each in stored["customers"]:
+        mine = [json.loads(change_data(change)) for change in changes if change.customer == each["customer"]]
+        assert mine == each["changes"]
+
+
+def test_a_fence_comes_back_and_garbage_is_refused() -> None:
+    assert records.read_fence(records.encode_fence(70_000)) == 70_000
+    with pytest.raises(StateError, match="a fence cannot be read"):
+        records.read_fence(b"\x00")

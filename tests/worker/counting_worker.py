@@ -125,6 +125,9 @@ class CountingOwner:
     def loader(self, partition: int) -> CountLoader:  # noqa: ARG002
         return CountLoader()
 
+    async def fence(self, partition: int, loader: Loader, end: int) -> int:  # noqa: ARG002
+        return end
+
     async def open(self, partition: int, loader: Loader, end: int) -> Mapping[str, int]:
         assert isinstance(loader, CountLoader)
         await asyncio.sleep(self.opening)

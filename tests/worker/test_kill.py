@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamseg import cdnow
-from streamseg.formats.state import CHECKPOINT_KEY, read_checkpoint
+from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, read_checkpoint
 from streamseg.shop import Shop
 from tests.worker.comparison import assert_same, repeats
 from tests.worker.reference import expected
@@ -142,6 +142,6 @@ def is_settled(site: Site) -> bool:
         if record.key == CHECKPOINT_KEY:
             checkpoint = read_checkpoint(record.value)
             known[record.partition] = min(checkpoint.published, checkpoint.viewed, checkpoint.foreseen)
-        else:
+        elif record.key != FENCE_KEY:
             states[record.partition] = record.offset
     return all(known.get(partition, 0) > offset for partition, offset in states.items())
