@@ -28,6 +28,7 @@ from streamseg.worker.batches import (
     RecordBatch,
 )
 from streamseg.worker.failure import die, fatal
+from streamseg.worker.lease import KickedOutError, Lease, unsent
 from streamseg.worker.log import Log
 from streamseg.worker.owner import Owner
 from streamseg.worker.reading import Readings
@@ -102,6 +103,7 @@ class ShellApp(faust.App):
         """The generation in which all partitions that were assigned are open."""
         self.recovered = 0
         """Changelog records that came through Faust's own recovery, not in bulk."""
+        self.lease = Lease(settings.session_seconds)
         super().__init__(settings.group, **_faust_settings(settings))
         self.shell = Shell(self.readings, Log(self._aiokafka_producer, settings.max_record_bytes), self)
 
@@ -112,6 +114,12 @@ class ShellApp(faust.App):
 
     def _aiokafka_producer(self) -> Any:
         return cast(IdempotentProducer, self.producer)._ensure_producer()
+
+    def kicked_out(self) -> None:
+        """End the process when the group went on without us while something was still to be sent."""
+        producer = self.producer._producer if self.producer is not None else None  # type: ignore[attr-defined]
+        if not self.should_stop and producer is not None and unsent(producer):
+            die("the membership", KickedOutError("the group went on without this worker: restart it"))
 
     async def on_first_start(self) -> None:
         """Check the topics before anything else starts."""

@@ -14,6 +14,7 @@ from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 
+from streamseg.worker.lease import hold_without, watch_membership
 from streamseg.worker.lenient import read_any_header_name
 from streamseg.worker.reading import Reading, Readings, StuckError
 
@@ -90,7 +91,11 @@ class HeartbeatingListener(driver.ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         """Take partitions over, however long their changelog is, without losing the session meanwhile."""
-        self._thread._ensure_consumer()._coordinator._start_heartbeat_task()
+        coordinator = self._thread._ensure_consumer()._coordinator
+        app: Any = self._thread.app
+        watch_membership(coordinator, app.lease, app.kicked_out)
+        coordinator._start_heartbeat_task()
+        await coordinator._do_heartbeat()
         await super().on_partitions_assigned(assigned)
 
 
@@ -329,8 +334,15 @@ class BatchConsumer(driver.Consumer):
 class IdempotentProducer(driver.Producer):
     """The app's producer, which the broker lets repeat itself without writing twice."""
 
+    app: Any  # a ShellApp
+
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
+
+    async def on_start(self) -> None:
+        """Start, to send nothing without a lease."""
+        await super().on_start()
+        hold_without(self.app.lease, self._ensure_producer().client)
 
 
 class BatchTransport(driver.Transport):
