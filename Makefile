@@ -7,7 +7,7 @@ LOCKS := requirements/runtime.txt requirements/dev.txt requirements/data.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock format picture clean
+.PHONY: help setup demo test check bench chaos lock format picture clean
 
 help:  ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
@@ -41,6 +41,9 @@ check: setup  ## linters, types, import contracts, freshness of the locks
 
 bench: setup  ## speed of replay and worker beside the plain decode floor (EVENTS=1000000)
 	$(BIN)/python -m benchmarks.bench --events $(or $(EVENTS),1000000)
+
+chaos: setup  ## every fault in turn, a table in docs/chaos.md (ONLY="T1 T6" SEED=7 for a part; SHORT=1)
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)",$(if $(SHORT),,--report)) $(if $(SHORT),--short)
 
 lock:  ## compile the locks anew (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) $(UPGRADE) --extra local pyproject.toml -o requirements/runtime.txt

@@ -259,6 +259,8 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """The forecasts shown are those of what is in changelog records before this offset."""
     epoch: int = 0
     """Of the worker that wrote it."""
+    whole: str = ""
+    """The identity of the Redis that knows all customers."""
 
 
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import subprocess
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
@@ -73,16 +74,18 @@ class LocalKafka(LocalService):
     """One Kafka node (KRaft, broker and controller in one) with its data in `directory`, kept over restarts.
 
     `jars` is the cache folder of Kafka's jars; without it, `streamseg.services.jars.default_jars`. A first
-    start fetches them, which takes a minute or so; any other takes some five seconds.
+    start fetches them, which takes a minute or so; any other takes some five seconds. `settings` are added to the
+    node's properties, and win over ours.
 
     After a `pause` of more than three seconds it takes a moment until it leads its partitions again.
     """
 
     name: ClassVar[str] = "Kafka"
 
-    def __init__(self, directory: Path, jars: Path | None = None) -> None:
+    def __init__(self, directory: Path, jars: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(directory)
         self.jars = jars or default_jars()
+        self.settings = dict(settings or {})
         self._controller_port = free_port()
 
     @property
@@ -94,6 +97,7 @@ class LocalKafka(LocalService):
         java = find_java()
         classes = f"{ensure_jars(self.jars)}/*"
         settings = _PROPERTIES.format(host=LOOPBACK, broker=self.port, controller=self._controller_port)
+        settings += "".join(f"{name}={value}\n" for name, value in self.settings.items())  # the last of a name counts
         (self.directory / "server.properties").write_text(settings)
         if not (self.directory / "data" / "meta.properties").exists():
             self._format(java, classes)

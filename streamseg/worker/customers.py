@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from streamseg.core.definitions import Definitions
 from streamseg.core.profile import Profile
 from streamseg.core.tile import NEVER
@@ -33,6 +35,10 @@ class Customers:
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids of all customers."""
+        return (key.decode() for key in list(self._states))
 
     def get(self, customer: str) -> Profile | None:
         """The profile of a customer, None for an unknown one."""

@@ -70,6 +70,8 @@ class Loaded:
     def _take_mark(self, key: bytes, value: bytes | None, offset: int) -> None:
         """Takes a record that is of no customer."""
         if value is None:
+            if key == CHECKPOINT_KEY:  # somebody wants everything read again
+                self.checkpoint = None
             return
         if key == FENCE_KEY:
             epoch = records.read_fence(value)

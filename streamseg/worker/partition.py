@@ -84,6 +84,8 @@ class Group:
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
     sources: dict[str, int] = field(default_factory=dict)
+    whole: str = ""
+    """The identity of the Redis that knows all customers after this."""
     unforeseen: int | None = None
     """Where in the changelog the first state may stand whose forecast is not told; None if all are."""
 
@@ -165,6 +167,10 @@ class Partition:
         self._end = 0
         """The offset of the next changelog record, as long as nobody else writes."""
         self._fence = -1
+        self._filled = ""
+        """The identity of the Redis that all customers are or will be shown to."""
+        self._unshown: deque[str] = deque()
+        """Customers to be shown to it, though nothing has moved."""
         self._shadowed: set[str] = set()
         """Customers whose states have to be written again."""
 
@@ -198,7 +204,8 @@ class Partition:
         if checkpoint is not None or loaded.states:
             # A topic that no checkpoint speaks of yet is read from its beginning: what was applied of it is skipped.
             self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.events}
-        self._view.start(self.number, Shown(loaded.viewed, loaded.foreseen))
+        self._filled = "" if checkpoint is None else checkpoint.whole
+        self._view.start(self.number, Shown(loaded.viewed, loaded.foreseen), self._filled)
         self._published = end
         mark = _Mark(self._shell.monotonic(), loaded.foreseen)
         self._stale = {key.decode(): mark for key in loaded.touched}
@@ -257,6 +264,7 @@ class Partition:
                 await self._fold_arrived()
                 await self._pass_time()
                 await self._refresh()
+                await self._fill_view()
                 if self._shadowed or self._shell.monotonic() >= self._checkpoint_due:
                     await self._hand_on(Group(), always=True)
             await self._commits.put(None)
@@ -269,6 +277,7 @@ class Partition:
                 folded += self._fold(group, self._batches[0])
                 await asyncio.sleep(0)
             await self._hand_on(group)
+            await self._fill_view()
 
     async def _hand_on(self, group: Group, *, always: bool = False) -> None:
         """Completes a group and queues it to be written; waits while two are queued already."""
@@ -303,6 +312,25 @@ class Partition:
                     ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
                     self._tell_view(group, customer, profile, _Told(ahead=ahead))
             await self._hand_on(group)
+
+    async def _fill_view(self) -> None:
+        """Shows some more customers to a Redis that does not know them."""
+        identity = self._view.identity
+        if not identity or (identity == self._filled and not self._unshown):
+            return
+        if identity != self._filled:
+            self._filled, self._unshown = identity, deque(self.customers)
+        group = Group()
+        for _ in range(min(REFRESHED, len(self._unshown))):
+            customer = self._unshown.popleft()
+            profile = self.customers.get(customer)
+            if profile is not None:
+                ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
+                group.entries.append(self._entry(customer, profile, _Told(ahead=ahead)))
+        group.whole = "" if self._unshown else identity
+        await self._hand_on(group, always=True)
+        if self._unshown:
+            self._work.set()
 
     # Folding
 
@@ -473,7 +501,7 @@ class Partition:
         for ack in group.acks:
             await ack()
         self._settled_clock, self._settled_sources = group.clock, group.sources
-        await self._view.put(self.number, self._shown(group.unforeseen), group.entries)
+        await self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.whole)
 
     async def _append(self, items: list[Item]) -> None:
         """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""
@@ -519,6 +547,7 @@ class Partition:
             self._definitions.hash,
             shown.forecasts,
             self.customers.epoch,
+            self._view.whole(self.number),
         )
         if always or checkpoint != self._checkpointed:
             await self._append([(CHECKPOINT_KEY, records.encode_checkpoint(checkpoint), [])])

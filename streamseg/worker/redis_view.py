@@ -2,15 +2,21 @@
 
 One script moves a batch of customers. It compares versions, so that a late writer never overwrites a newer
 assignment, and moves the counters of segments and migrations in the same step: they stay exact.
+
+Redis may lose its data: flushed, restarted empty or from an old file, failed over to a replica. It is recognised by its
+*identity*, a random mark that workers leave in it and the id of the server's run. When that has changed, every
+owner of a partition shows all of its customers again; the checkpoint says of which identity the view is whole.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,10 +36,16 @@ TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 MOVES_KEPT_SECONDS = 400 * 86_400
 
-# ARGV: the batch (MessagePack), the prefix, how long migrations are kept.
+PROBE_SECONDS = 1.0
+"""How often to ask an idle Redis who it is."""
+REBUILDING = b"rebuilding"
+"""The mark while somebody deletes the view; it goes by itself if that somebody dies."""
+
+# ARGV: the batch (MessagePack), the prefix, how long migrations are kept, the mark.
 # A customer: id, version, fields to set, fields to delete, schemes and segments in turn, moves.
 SCRIPT = """
 local batch, prefix, kept = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
+if redis.call('GET', prefix .. 'view') ~= ARGV[4] then return {-1, 0} end
 local written, outdated, days = 0, 0, {}
 for _, c in ipairs(batch) do
   local key = prefix .. 'customer:' .. c[1]
@@ -85,6 +97,17 @@ class Shown(NamedTuple):
     forecasts: int
 
 
+class Identity(NamedTuple):
+    """Which Redis this is, and which of its lives."""
+
+    mark: bytes
+    run: str
+
+    def __str__(self) -> str:
+        """As a checkpoint keeps it."""
+        return f"{self.mark.decode()}@{self.run}"
+
+
 class Entry(NamedTuple):
     """A customer's assignment to be shown."""
 
@@ -128,7 +151,9 @@ class RedisView:
         self._prefix = names.redis
         self._metrics = metrics
         self._wall = wall
-        self._queue: deque[tuple[int, Shown, list[Entry]]] = deque()
+        self._queue: deque[tuple[int, Shown, list[Entry], str]] = deque()
+        self._identity: Identity | None = None
+        self._whole: dict[int, str] = {}
         self._waiting = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -137,21 +162,35 @@ class RedisView:
         self._script = self._redis.register_script(SCRIPT)
         self._encode = msgspec.msgpack.Encoder().encode
 
-    def start(self, partition: int, shown: Shown) -> None:
-        """Notes how far Redis is when a partition is taken over."""
+    @property
+    def identity(self) -> str:
+        """Which Redis is written to; empty while that is not known."""
+        return "" if self._identity is None else str(self._identity)
+
+    def whole(self, partition: int) -> str:
+        """The identity of the Redis that knows all customers of a partition; empty if none does."""
+        return self._whole.get(partition, "")
+
+    def start(self, partition: int, shown: Shown, whole: str) -> None:
+        """Notes how far Redis is when a partition is taken over, and which one knew all of it."""
         self._written[partition] = shown
+        self._whole[partition] = whole
 
     def stop(self, partition: int) -> None:
         """Forgets a partition; what is queued of it is still written."""
         self._written.pop(partition, None)
+        self._whole.pop(partition, None)
 
     def written(self, partition: int) -> Shown:
         """How far Redis is."""
         return self._written.get(partition, Shown(0, 0))
 
-    async def put(self, partition: int, shown: Shown, entries: list[Entry]) -> None:
-        """Queues entries, after which Redis is so far; waits while too much is queued."""
-        self._queue.append((partition, shown, entries))
+    async def put(self, partition: int, shown: Shown, entries: list[Entry], whole: str = "") -> None:
+        """Queues entries, after which Redis is so far; waits while too much is queued.
+
+        `whole` is the identity of the Redis that then knows all customers of the partition.
+        """
+        self._queue.append((partition, shown, entries, whole))
         self._waiting += len(entries)
         self._metrics.redis_backlog.set(self._waiting)
         self._arrived.set()
@@ -168,14 +207,46 @@ class RedisView:
     async def run(self) -> None:
         """Writes, until cancelled."""
         while True:
-            await self._arrived.wait()
+            await self._identify()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), PROBE_SECONDS)
             self._arrived.clear()
             while self._queue:
                 await self._write_some()
 
+    async def _identify(self) -> None:
+        """Asks Redis who it is, and leaves our mark where there is none."""
+        while True:
+            try:
+                mark = await self._mark()
+                run = str((await self._redis.info("server"))["run_id"])
+            except (RedisError, OSError) as error:
+                await self._note_failure(error)
+            else:
+                if mark != REBUILDING:
+                    break
+                await asyncio.sleep(RETRY_SECONDS)
+        self._metrics.redis_up.set(1)
+        found = Identity(mark, run)
+        if self._identity is not None and found != self._identity:
+            logger.warning("Redis has lost its data, or may have: all customers are shown again")
+        self._identity = found
+
+    async def _mark(self) -> bytes:
+        mark = await self._redis.get(self._prefix + "view")
+        if mark is None:
+            await self._redis.set(self._prefix + "view", secrets.token_hex(8), nx=True)
+            mark = await self._redis.get(self._prefix + "view")
+        return b"" if mark is None else bytes(mark)  # type: ignore[arg-type]
+
+    async def _note_failure(self, error: Exception) -> None:
+        self._metrics.redis_up.set(0)
+        logger.warning("Redis does not answer (%s): trying again", type(error).__name__)
+        await asyncio.sleep(RETRY_SECONDS)
+
     async def _write_some(self) -> None:
         taken, entries = 0, list[Entry]()
-        for _, _, some in self._queue:
+        for _, _, some, _ in self._queue:
             if taken and len(entries) + len(some) > BATCH:
                 break
             entries += some
@@ -183,11 +254,13 @@ class RedisView:
         for start in range(0, len(entries), BATCH):
             await self._write(entries[start : start + BATCH])
         for _ in range(taken):
-            partition, shown, some = self._queue.popleft()
+            partition, shown, some, whole = self._queue.popleft()
             self._waiting -= len(some)
             if partition in self._written:
                 before = self._written[partition]
                 self._written[partition] = Shown(*map(max, before, shown))
+                if whole and whole == self.identity:
+                    self._whole[partition] = whole
         self._metrics.redis_backlog.set(self._waiting)
         if self._waiting <= BACKLOG:
             self._room.set()
@@ -195,15 +268,17 @@ class RedisView:
     async def _write(self, entries: list[Entry]) -> None:
         packed = self._encode([_packed(entry) for entry in entries])
         while True:
+            mark = b"" if self._identity is None else self._identity.mark
             try:
-                written, outdated = await self._script(args=[packed, self._prefix, MOVES_KEPT_SECONDS])
+                written, outdated = await self._script(args=[packed, self._prefix, MOVES_KEPT_SECONDS, mark])
             except (RedisError, OSError) as error:
-                self._metrics.redis_up.set(0)
                 self._metrics.redis_writes.labels("failed").inc(len(entries))
-                logger.warning("Redis does not take assignments (%s): trying again", type(error).__name__)
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._note_failure(error)
+                await self._identify()
             else:
-                break
+                if written >= 0:
+                    break
+                await self._identify()
         self._metrics.redis_up.set(1)
         self._metrics.redis_writes.labels("written").inc(written)
         self._metrics.redis_writes.labels("outdated").inc(outdated)

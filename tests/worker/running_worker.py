@@ -273,9 +273,9 @@ class Site:
             wait_until(lambda: all(worker.ready for worker in running), "they are ready", running)
             yield running
 
-    def start(self) -> RunningWorker:
-        """Start a worker; whoever asks for it ends it."""
-        return RunningWorker(self)
+    def start(self, **options: Any) -> RunningWorker:
+        """Start a worker; whoever asks for it ends it. Options as of RunningWorker."""
+        return RunningWorker(self, **options)
 
     @contextmanager
     def worker(self) -> Iterator[RunningWorker]:
@@ -331,9 +331,18 @@ def _positive(counted: Mapping[str, str]) -> Counter[str]:
 
 
 class RunningWorker:
-    """`streamseg worker` in a process of its own, with nothing of our environment."""
+    """`streamseg worker` in a process of its own, with nothing of our environment.
 
-    def __init__(self, site: Site) -> None:
+    `module` is run in place of streamseg, with the same command line; `environment` and `extra` are added.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        module: str = "streamseg",
+        environment: Mapping[str, str] | None = None,
+        extra: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         name = f"worker-{self.port}-{time.monotonic_ns()}"
         self.log = site.directory / f"{name}.log"
@@ -347,14 +356,15 @@ class RunningWorker:
             "--clock": site.clock,
             "--http": f"127.0.0.1:{self.port}",
             "--data": site.directory / name,
+            **(extra or {}),
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streamseg", "worker", *(str(x) for pair in arguments.items() for x in pair)],
+                [sys.executable, "-m", module, "worker", *(str(x) for pair in arguments.items() for x in pair)],
                 stdout=log,
                 stderr=log,
                 cwd=site.directory,
-                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **(environment or {})},
             )
 
     def get(self, path: str) -> tuple[int, str]:
