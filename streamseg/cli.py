@@ -257,6 +257,18 @@ def explain(
         explained.show(explanation, Console())
 
 
+@cli.command("rebuild-redis")
+@redis_option
+@prefix_option
+def rebuild_redis(redis: str, prefix: str) -> None:
+    """Delete the view in Redis; the workers show all customers again. Safe while they run."""
+    from streamseg.rebuild import rebuild
+    from streamseg.worker.settings import Names
+
+    deleted = rebuild(redis, Names(prefix))
+    click.echo(f"deleted {deleted:,} customers and their counters; the workers show all customers again")
+
+
 @cli.command()
 @kafka_option
 @prefix_option

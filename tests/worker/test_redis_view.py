@@ -1,0 +1,148 @@
+"""Whatever happens to Redis, customers go on, and it comes to show them all again."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from streamseg.services import LocalRedis
+from streamseg.shop import Shop
+from tests.worker.comparison import assert_equal, hashes, wait_for_equality, without_times
+from tests.worker.reference import Outcome, expected
+from tests.worker.running_worker import ROOT, STARTER, Site, wait_until
+
+Line = tuple[str, bytes]
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[LocalRedis]:
+    """Give a Redis of the test's own."""
+    with LocalRedis(tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def site(kafka: str, redis: LocalRedis, prefix: str, tmp_path: Path) -> Site:
+    return Site(kafka, redis.url, prefix, tmp_path, partitions=2).create()
+
+
+def shop_lines(events: int) -> list[Line]:
+    return list(Shop(seed=11, customers=events // 10, events=events).lines())
+
+
+def assert_shown(site: Site, wanted: Outcome) -> None:
+    """Redis shows every customer as they are, and counts them exactly."""
+    wait_for_equality(lambda: without_times(site.shown()), hashes(wanted))
+    assert_equal(site.counts(), wanted.counts)
+
+
+def flush(redis: LocalRedis) -> None:
+    with Redis.from_url(redis.url) as client:
+        client.flushall()
+
+
+def crash(redis: LocalRedis) -> None:
+    redis.kill()
+    redis.start()
+
+
+def evict(redis: LocalRedis) -> None:
+    """Fill it up, let the workers meet that, and make room."""
+    with Redis.from_url(redis.url) as client:
+        client.config_set("maxmemory", "1mb")
+        refused = "errorstat_OOM"
+        wait_until(lambda: refused in client.info("errorstats"), "writes are refused")
+        client.config_set("maxmemory", "0")
+
+
+def rebuild(site: Site) -> None:
+    command = [sys.executable, "-m", "streamseg", "rebuild-redis", "--redis", site.redis_url, "--prefix", site.prefix]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("deleted ")
+
+
+@pytest.mark.parametrize("fault", [flush, crash, evict])
+def test_a_redis_that_fails_amid_the_load_of_two_workers_shows_all_customers_in_the_end(
+    fault: Callable[[LocalRedis], None], site: Site, redis: LocalRedis
+) -> None:
+    lines = shop_lines(12_000)
+    wanted = expected(STARTER, site.shares(lines))
+    with site.workers(2) as workers:
+        site.produce(lines[:6_000])
+        wait_until(lambda: len(site.shown()) > 100, "some customers are shown", workers)
+        site.produce(lines[6_000:])
+        assert not site.done(), "all was done before the fault: it proves nothing"
+        fault(redis)
+        site.wait_until_done(workers)
+        assert_shown(site, wanted)
+
+
+def test_a_redis_that_is_flushed_while_nothing_happens_is_filled_again(site: Site, redis: LocalRedis) -> None:
+    lines = shop_lines(3_000)
+    wanted = expected(STARTER, site.shares(lines))
+    with site.worker() as worker:
+        site.produce(lines)
+        site.wait_until_done([worker])
+        assert_shown(site, wanted)
+        flush(redis)
+        assert_shown(site, wanted)
+        changed = worker.total("streamseg_segment_changes_total")
+        assert changed == sum(map(len, wanted.changes.values()))
+
+
+def test_a_redis_that_was_flushed_while_no_worker_ran_is_filled_by_the_next_one(site: Site, redis: LocalRedis) -> None:
+    lines = shop_lines(3_000)
+    wanted = expected(STARTER, site.shares(lines))
+    with site.worker() as worker:
+        site.produce(lines)
+        site.wait_until_done([worker])
+        assert_shown(site, wanted)
+        assert worker.stop() == 0
+    flush(redis)
+    with site.worker():
+        assert_shown(site, wanted)
+
+
+def test_events_go_on_while_redis_hangs(site: Site, redis: LocalRedis) -> None:
+    lines = shop_lines(6_000)
+    wanted = expected(STARTER, site.shares(lines))
+    with site.worker() as worker:
+        site.produce(lines[:1_000])
+        site.wait_until_done([worker])
+        redis.pause()
+        site.produce(lines[1_000:])
+        site.wait_until_done([worker])
+        redis.resume()
+        assert_shown(site, wanted)
+
+
+def test_a_view_that_somebody_spoilt_is_rebuilt_while_workers_write_to_it(site: Site) -> None:
+    lines = shop_lines(8_000)
+    wanted = expected(STARTER, site.shares(lines))
+    with site.workers(2) as workers:
+        site.produce(lines[:4_000])
+        wait_until(lambda: len(site.shown()) > 200, "some customers are shown", workers)
+        with site.redis() as client:
+            client.hincrby(f"{site.prefix}:count:value", "nobody-there", 7)
+            client.delete(f"{site.prefix}:customer:{next(iter(site.shown()))}")
+        site.produce(lines[4_000:])
+        rebuild(site)
+        site.wait_until_done(workers)
+        assert_shown(site, wanted)
+
+
+def test_a_worker_stops_in_good_order_while_redis_hangs(site: Site, redis: LocalRedis) -> None:
+    with site.worker() as worker:
+        site.produce(shop_lines(500))
+        site.wait_until_done([worker])
+        redis.pause()
+        site.produce(shop_lines(500))
+        site.wait_until_done([worker])
+        assert worker.stop(signal.SIGTERM) == 0
+        redis.resume()
