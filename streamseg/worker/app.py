@@ -184,6 +184,7 @@ def _faust_settings(settings: ShellSettings) -> dict[str, Any]:
         "datadir": settings.data_dir,
         "store": "memory://",
         "topic_partitions": settings.partitions,
+        "table_standby_replicas": 0,  # a standby would hold nothing, and Faust balances workers only without
         "topic_allow_declare": False,
         "topic_disable_leader": True,
         "autodiscover": False,

@@ -77,6 +77,14 @@ def test_a_partition_that_is_kept_goes_on_without_being_opened_again(kafka: str,
     assert do(count.counted()) == sent
 
 
+def test_a_worker_that_comes_to_others_gets_its_share(kafka: str, tmp_path: Path) -> None:
+    count = job(kafka, tmp_path)
+    with count.worker() as first, count.worker() as second:
+        first.wait(lambda: len(first.opened) >= 2 and len(second.opened) >= 2)
+        with count.worker() as third:
+            third.wait(lambda: len(third.opened) == 1)
+
+
 def test_a_stopped_worker_finishes_commits_leaves_and_exits_with_zero(kafka: str, tmp_path: Path) -> None:
     count = job(kafka, tmp_path)
     sent = do(count.produce(10_000))
