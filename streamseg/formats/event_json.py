@@ -1,6 +1,6 @@
 """Events as JSON, the native form: bytes in, an `Event` or a `RejectedEvent` out; nothing else is ever raised.
 
-Reasons (`REASONS`) are a fixed set: they are labels of metrics and headers of dead letters.
+Reasons are a fixed set, with what each means: `formats/rejection.py`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,6 @@ SHORT_ID = MAX_ID_BYTES // 4
 """A text of so many characters at most has not too many bytes."""
 KNOWN_TYPES = 1_000
 """Types that were checked are remembered, up to so many."""
-REASONS = frozenset(
-    {
-        "null_value", "empty", "too_large", "malformed_json", "invalid_utf8", "too_deep", "not_an_object",
-        "missing_field", "wrong_type", "out_of_range", "bad_id", "bad_type", "bad_time", "bad_amount",
-        "negative_amount", "bad_currency", "unknown_currency", "bad_attributes", "future_time",
-        "unsupported_type", "key_missing", "key_mismatch",
-    }
-)  # fmt: skip
 
 _NO_AMOUNT = msgspec.Raw(b"")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})

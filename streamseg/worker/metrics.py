@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from streamseg import __version__
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
-from streamseg.formats.event_json import REASONS
+from streamseg.formats.rejection import REASONS
 
 LAGS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3_600)
 SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)

@@ -20,7 +20,7 @@ from streamseg.cli import cli
 from streamseg.core.change import Reason
 from streamseg.core.expression import FUNCTIONS
 from streamseg.formats.definitions_yaml import load_definitions
-from streamseg.formats.event_json import REASONS
+from streamseg.formats.rejection import REASONS
 from streamseg.replay import replay_changes
 from streamseg.worker.metrics import METRIC_NAMES, Metrics
 from streamseg.worker.settings import Names
@@ -225,10 +225,11 @@ def test_the_table_of_metrics_has_all_of_them_with_their_labels() -> None:
     assert table == labels_of_metrics()
 
 
-def test_the_table_of_reasons_has_all_of_them() -> None:
-    _, _, table = EVENTS.section("Rejected events").partition("| reason | what is wrong |")
+def test_the_table_of_reasons_says_of_all_of_them_what_the_product_says() -> None:
+    _, _, table = EVENTS.section("Rejected events").partition("| reason |")
+    said = {words(reason)[0]: (what, mend) for reason, what, mend in rows(table) if words(reason)}
 
-    assert {words(row[0])[0] for row in rows(table)} == REASONS
+    assert said == {reason: (each.what, each.mend) for reason, each in REASONS.items()}
 
 
 def test_the_table_of_topics_has_the_policies_that_the_worker_creates() -> None:
