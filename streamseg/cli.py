@@ -172,6 +172,20 @@ def replay(
     help="The worker's own folder.",
 )
 @option(
+    "--max-rejected",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    metavar="RATIO",
+    help="Stop when more than this share of a partition's last 10,000 events was rejected; 1: never.",
+)
+@option(
+    "--max-rejected-run",
+    type=click.IntRange(0),
+    default=5_000,
+    metavar="EVENTS",
+    help="Stop when more than so many events of a partition in a row were rejected; 0: never.",
+)
+@option(
     "--log-level",
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"]),
     default="INFO",
@@ -179,17 +193,19 @@ def replay(
 )
 def worker(
     definitions: Path, kafka: tuple[str, ...], redis: str, events: tuple[str, ...], group: str, prefix: str, clock: str,
-    http: tuple[str, int], data: Path, log_level: str,
+    http: tuple[str, int], data: Path, max_rejected: float, max_rejected_run: int, log_level: str,
 ) -> None:  # fmt: skip
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
         signal.signal(number, lambda *_: sys.exit(0))
     from streamseg.worker.main import run_worker
     from streamseg.worker.settings import Clock, Names, Settings
+    from streamseg.worker.tolerance import Tolerance
 
     settings = Settings(
         definitions=definitions, kafka=kafka, redis=redis, events=events, group=group, names=Names(prefix),
         clock=Clock(clock), http_host=http[0], http_port=http[1], data=data, log_level=log_level,
+        tolerance=Tolerance(max_rejected, max_rejected_run),
     )  # fmt: skip
     sys.exit(run_worker(settings))
 

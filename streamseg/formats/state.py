@@ -240,6 +240,17 @@ def decode_state(data: bytes, layout: Layout, layout_mark: bytes) -> State:
     return State(profile, offsets, header.worth)
 
 
+class Rejections(msgspec.Struct, array_like=True, frozen=True):
+    """Which of the latest events of a topic were rejected, as of where the checkpoint says to read on."""
+
+    run: int = 0
+    """How many in a row, up to the last one."""
+    events: int = 0
+    """How many events the newest slice holds so far."""
+    slices: tuple[dict[str, int], ...] = ()
+    """Slices of equally many events, the oldest first: how many of them were rejected, by reason."""
+
+
 class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """How far a partition is, all of one moment; written to the changelog under `CHECKPOINT_KEY`."""
 
@@ -261,6 +272,8 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """Of the worker that wrote it."""
     whole: str = ""
     """The identity of the Redis that knows all customers."""
+    rejections: dict[str, Rejections] = {}
+    """Which of the latest events before `sources` were rejected, by event topic."""
 
 
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ from streamseg.core.units import Instant, format_instant
 from streamseg.formats import messages
 from streamseg.formats import state as records
 from streamseg.formats.event_json import EventDecoder
-from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Sent
+from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Rejections, Sent
 from streamseg.worker.customers import Customers
 from streamseg.worker.failure import fatal
 from streamseg.worker.loading import Loaded
@@ -45,6 +46,7 @@ from streamseg.worker.owner import Ack
 from streamseg.worker.redis_view import Entry, Move, RedisView, Shown
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
+from streamseg.worker.tolerance import Tally, TooManyRejectedError
 
 GROUP_EVENTS = 4_000
 """Events in one group at most: when many wait, one state record does for more of a customer's events."""
@@ -66,6 +68,7 @@ CLOSE_SECONDS = 4.0
 
 _Taken = tuple[str, str]
 """The class of an event's type, and what became of it."""
+_REJECTED: _Taken = ("invalid", "rejected")
 
 
 class PartitionLostError(TryAgainError):
@@ -84,6 +87,7 @@ class Group:
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
     sources: dict[str, int] = field(default_factory=dict)
+    rejections: dict[str, Rejections] = field(default_factory=dict)
     whole: str = ""
     """The identity of the Redis that knows all customers after this."""
     unforeseen: int | None = None
@@ -158,10 +162,14 @@ class Partition:
         self._brimming = False
         self._mark = _Mark(0.0, 0)
         self._sources: dict[str, int] = {}
+        self._tallies = defaultdict[str, Tally](partial(Tally, settings.tolerance))
+        self._refusal: TooManyRejectedError | None = None
+        """Why nothing more is taken; None while it is."""
         self._observed: dict[str, Instant] = {}
         self._published = 0
         self._settled_clock: Instant = 0
         self._settled_sources: dict[str, int] = {}
+        self._settled_rejections: dict[str, Rejections] = {}
         self._checkpointed: Checkpoint | None = None
         self._checkpoint_due = 0.0
         self._end = 0
@@ -201,6 +209,9 @@ class Partition:
             self.segmenter.clock = self._settled_clock = checkpoint.clock
             self.segmenter.observed_from = checkpoint.observed_from
             self._settled_sources = dict(checkpoint.sources)
+            self._settled_rejections = dict(checkpoint.rejections)
+            for topic, known in checkpoint.rejections.items():
+                self._tallies[topic] = Tally(self._settings.tolerance, known)
         if checkpoint is not None or loaded.states:
             # A topic that no checkpoint speaks of yet is read from its beginning: what was applied of it is skipped.
             self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.events}
@@ -256,9 +267,13 @@ class Partition:
         """Lets time pass: deadlines that are due by the wall clock, refreshes, checkpoints."""
         self._work.set()
 
+    @property
+    def _stopping(self) -> bool:
+        return self._closing or self._refusal is not None
+
     async def _fold_all(self) -> None:
         with fatal(f"partition {self.number}"):
-            while not self._closing:
+            while not self._stopping:
                 await self._work.wait()
                 self._work.clear()
                 await self._fold_arrived()
@@ -268,9 +283,12 @@ class Partition:
                 if self._shadowed or self._shell.monotonic() >= self._checkpoint_due:
                     await self._hand_on(Group(), always=True)
             await self._commits.put(None)
+            if self._refusal is not None and not self._closing:
+                await self._tasks[1]  # what came before is written, and the checkpoint says so: a restart begins here
+                raise self._refusal
 
     async def _fold_arrived(self) -> None:
-        while self._batches and not self._closing:
+        while self._batches and not self._stopping:
             group, folded = Group(), 0
             self._brimming = False
             while self._batches and folded < GROUP_EVENTS and not (self._brimming or self._closing):
@@ -341,6 +359,7 @@ class Partition:
             self._observed.setdefault(batch.topic, COMPLETE)
         self._mark = _Mark(self._shell.monotonic(), self._published)
         counts: Counter[tuple[str, str]] = Counter()
+        tally = self._tallies[batch.topic]
         latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None
         done = 0
         for record in batch.records[batch.done : batch.done + FOLD_EVENTS]:
@@ -348,6 +367,8 @@ class Partition:
             if taken is None:
                 self._brimming = True
                 break
+            if taken is not _REJECTED:
+                tally.accept()
             counts[taken] += 1
             done += 1
             if self._brimming:
@@ -365,14 +386,21 @@ class Partition:
         return done
 
     def _take(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> _Taken | None:
-        """Applies one event; returns its class and what became of it. None: more deadlines come before it."""
+        """Applies one event; returns its class and what became of it.
+
+        None: more deadlines come before it, or it is one rejected event too many.
+        """
         try:
             event = self._decode(topic, record, latest)
         except RejectedEvent as error:
+            tally = self._tallies[topic]
+            if not tally.reject(error.reason):
+                self._refusal = tally.refusal(f"{topic}/{self.number}", record.offset, error.reason)
+                return None
             headers = messages.dead_letter_headers(error, topic, self.number, record.offset)
             group.rejects.append((*_small(record.key, record.value), headers))
             self._metrics.dead_letters.labels(error.reason).inc()
-            return "invalid", "rejected"
+            return _REJECTED
         if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
             return None
         type_class = event.type if event.type in NOT_ENGAGEMENT else "engagement"
@@ -443,6 +471,7 @@ class Partition:
         self._changed.clear()
         group.clock = self.segmenter.clock
         group.sources = dict(self._sources)
+        group.rejections = {topic: tally.record() for topic, tally in self._tallies.items()}
         group.unforeseen = self._unforeseen()
 
     def _unforeseen(self) -> int | None:
@@ -501,6 +530,7 @@ class Partition:
         for ack in group.acks:
             await ack()
         self._settled_clock, self._settled_sources = group.clock, group.sources
+        self._settled_rejections = group.rejections
         await self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.whole)
 
     async def _append(self, items: list[Item]) -> None:
@@ -548,6 +578,7 @@ class Partition:
             shown.forecasts,
             self.customers.epoch,
             self._view.whole(self.number),
+            self._settled_rejections,
         )
         if always or checkpoint != self._checkpointed:
             await self._append([(CHECKPOINT_KEY, records.encode_checkpoint(checkpoint), [])])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from streamseg.core.errors import InputError
+from streamseg.worker.tolerance import Tolerance
 
 MAX_RECORD_BYTES = 4 << 20
 """The largest state record; the changelog is created with room for it."""
@@ -80,4 +81,5 @@ class Settings:
     data: Path
     max_ahead_ms: int = 300_000
     """How far ahead of the wall clock an event may be."""
+    tolerance: Tolerance = field(default_factory=Tolerance)
     log_level: str = "INFO"
