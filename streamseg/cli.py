@@ -14,6 +14,7 @@ import click
 from streamseg import __version__
 from streamseg.core.errors import InputError, StreamsegError
 from streamseg.core.units import Duration, Instant, check_instant, parse_duration, parse_instant
+from streamseg.formats.rejection import REASONS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 VARIABLE_PREFIX = "STREAMSEG_"
@@ -303,6 +304,48 @@ def tail(
 
     wanted = tailing.Wanted(from_beginning=from_beginning, scheme=scheme, customer=customer, max=max)
     tailing.tail(kafka, Names(prefix).changes, wanted, json=json)
+
+
+@cli.command("dead-letters")
+@kafka_option
+@prefix_option
+@click.option(
+    "--reason",
+    "reasons",
+    multiple=True,
+    type=click.Choice(sorted(REASONS)),
+    metavar="REASON",
+    help="Only of this reason; may be repeated.",
+)
+@click.option("--since", type=DurationType(), help="Only those written within this time, such as 1h.")
+@click.option("--max", type=click.IntRange(1), help="Only the latest, so many. [default: lists 20, sends all]")
+@click.option("--json", is_flag=True, help="Write them as JSON lines, whole, without the summary.")
+@click.option("--resubmit", is_flag=True, help="Send these events again, to the topics they came from.")
+@click.option("--to", "target", metavar="TOPIC", help="With --resubmit: send them to this topic instead.")
+@click.option("--yes", is_flag=True, help="With --resubmit: do not ask.")
+def dead_letters(
+    kafka: tuple[str, ...], prefix: str, reasons: tuple[str, ...], since: Duration | None,
+    max: int | None, json: bool, resubmit: bool, target: str | None, yes: bool,  # noqa: A002
+) -> None:  # fmt: skip
+    """List rejected events: when, why, where they stood, how they begin; and how to mend each reason.
+
+    With --resubmit they are sent again: the same bytes and keys, with a header that says so.
+    """
+    from streamseg import dead_letters as letters
+    from streamseg.worker.settings import Names
+
+    if json and resubmit:
+        raise click.UsageError("--json lists, --resubmit sends: give one of them")
+    if (target is not None or yes) and not resubmit:
+        raise click.UsageError("--to and --yes belong to --resubmit: give it too")
+    wanted = letters.Wanted(reasons=frozenset(reasons), since=since, max=max)
+    topic = Names(prefix).dead_letters
+    if resubmit:
+        letters.resubmit(kafka, topic, wanted, target, lambda question: yes or click.confirm(question, abort=True))
+    elif json:
+        letters.write_json(kafka, topic, wanted)
+    else:
+        letters.show(kafka, topic, wanted)
 
 
 @cli.command()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,15 @@ def tail(kafka: Sequence[str], topic: str, wanted: Wanted, *, json: bool) -> Non
     Raises InputError when there is no such topic, TryAgainError when no broker answers.
     """
     write = _json_writer() if json else _line_writer()
-    try:
+    with until_nobody_reads():
         asyncio.run(_follow(list(kafka), topic, wanted, write))
+
+
+@contextmanager
+def until_nobody_reads() -> Iterator[None]:
+    """Ends the block quietly at Ctrl-C, or when nobody reads what it writes any more."""
+    try:
+        yield
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:  # as in `streamseg tail | head`: also when Python flushes at its end
@@ -62,15 +69,16 @@ def _json_writer() -> Callable[[dict[str, Any]], None]:
     return write
 
 
-class _PipedConsole(Console):
+class PipedConsole(Console):
     """Leaves it to the caller what happens when nobody reads any more."""
 
     def on_broken_pipe(self) -> None:
+        """Raises BrokenPipeError."""
         raise BrokenPipeError
 
 
 def _line_writer() -> Callable[[dict[str, Any]], None]:
-    console = _PipedConsole(highlight=False)
+    console = PipedConsole(highlight=False)
 
     def write(change: dict[str, Any]) -> None:
         console.print(change_line(change), soft_wrap=True)
