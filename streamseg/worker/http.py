@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from streamseg.core.errors import InputError
+
+MOST_CONNECTIONS = 64
+"""Open at once. One more closes the oldest: a page takes milliseconds, so that one idles, or is slow on purpose."""
 
 
 class HttpServer:
@@ -20,6 +24,7 @@ class HttpServer:
         self._problems = problems
         self._alive = alive
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
         """Listens. Raises InputError if the address is taken."""
@@ -34,12 +39,23 @@ class HttpServer:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            self._listening = await asyncio.get_running_loop().create_server(self._accept, host, port)
         except OSError as error:
             raise InputError(f"cannot listen on {host}:{port}: {error.strerror}. Choose another --http") from error
 
+    def _accept(self) -> asyncio.BaseProtocol:
+        """A new connection: whoever opens many and says nothing takes neither our files nor anybody's place."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        connections = [each for each in self._runner.server.connections if each.transport is not None]
+        for oldest in connections[: max(0, len(connections) - MOST_CONNECTIONS + 1)]:
+            oldest.force_close()
+        return self._runner.server()
+
     async def stop(self) -> None:
         """Stops listening."""
+        if self._listening is not None:
+            self._listening.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
