@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from struct import Struct
+from struct import error as StructError  # noqa: N812 - as other errors are named
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +27,8 @@ from streamseg.core.units import Instant
 FORMAT = 2
 _HEADER = Struct(">QqqqIBIB")  # position, at, wake, worth, version, format, epoch, schemes
 _FORMAT_AT = 36
+_FIELDS = 15
+"""Parts of the body."""
 _EPOCH = Struct(">I")
 _EPOCH_AT = 37
 _NO_EPOCH = _EPOCH.pack(0)
@@ -143,8 +146,8 @@ def read_header(data: bytes) -> Header:
     """The header of a state. Raises StateError for another format."""
     try:
         position, at, wake, worth, version, form, _, schemes = _HEADER.unpack_from(data)
-    except Exception as error:
-        raise StateError(f"a state of {len(data)} bytes is cut off") from error
+    except StructError:
+        raise _cut_off(data) from None
     if form != FORMAT:
         raise _unknown_format(form)
     segments = data[_HEADER.size : _HEADER.size + schemes]
@@ -157,15 +160,13 @@ def _unknown_format(form: int) -> StateError:
 
 def in_this_format(data: bytes) -> bytes:
     """A record as this version writes it; format 1 had no epoch. Raises StateError for an unknown format."""
-    try:
-        form = data[_FORMAT_AT]
-    except IndexError:
-        raise StateError(f"a state of {len(data)} bytes is cut off") from None
-    if form == FORMAT:
-        return data
-    if form != 1:
+    form = data[_FORMAT_AT] if len(data) > _FORMAT_AT else FORMAT
+    if form == 1:
+        data = data[:_FORMAT_AT] + bytes([FORMAT]) + _NO_EPOCH + data[_FORMAT_AT + 1 :]
+    elif form != FORMAT:
         raise _unknown_format(form)
-    return data[:_FORMAT_AT] + bytes([FORMAT]) + _NO_EPOCH + data[_FORMAT_AT + 1 :]
+    _outbox_bounds(data)  # of what is cut off nothing can be told
+    return data
 
 
 def epoch_of(data: bytes) -> int:
@@ -197,9 +198,18 @@ def standing(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _outbox_bounds(data: bytes) -> tuple[int, int]:
-    start = _HEADER.size + data[_HEADER.size - 1]
-    (length,) = _LENGTH.unpack_from(data, start)
-    return start + _LENGTH.size, start + _LENGTH.size + length
+    try:
+        start = _HEADER.size + data[_HEADER.size - 1] + _LENGTH.size
+        (length,) = _LENGTH.unpack_from(data, start - _LENGTH.size)
+    except (IndexError, StructError):
+        raise _cut_off(data) from None
+    if start + length >= len(data):
+        raise _cut_off(data)
+    return start, start + length
+
+
+def _cut_off(data: bytes) -> StateError:
+    return StateError(f"a state of {len(data)} bytes is cut off")
 
 
 def has_outbox(data: bytes) -> bool:
@@ -211,7 +221,10 @@ def has_outbox(data: bytes) -> bool:
 def read_outbox(data: bytes) -> list[Sent]:
     """The changes that a record carries."""
     start, end = _outbox_bounds(data)
-    return _decode_outbox(data[start:end]) if end > start else []
+    try:
+        return _decode_outbox(data[start:end]) if end > start else []
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StateError("the changes in a state are broken") from error
 
 
 def without_outbox(data: bytes) -> bytes:
@@ -225,8 +238,10 @@ def decode_state(data: bytes, layout: Layout, layout_mark: bytes) -> State:
     header = read_header(data)
     try:
         content = _decode(memoryview(data)[_outbox_bounds(data)[1] :])
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise StateError("a stored state is broken") from error
+    if type(content) is not list or len(content) != _FIELDS:
+        raise StateError("a stored state is broken: it has other parts")
     if content[0] != layout_mark:
         raise StateError("a stored state was made with other definitions")
     profile = Profile(layout, 0)
@@ -288,5 +303,5 @@ def read_checkpoint(data: bytes) -> Checkpoint:
     """The checkpoint in a record. Raises StateError."""
     try:
         return _decode_checkpoint(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise StateError("a checkpoint cannot be read: it is of another streamseg") from error

@@ -9,7 +9,7 @@ from streamseg.core.profile import Profile
 from streamseg.core.tile import NEVER
 from streamseg.core.units import Instant
 from streamseg.formats import state as records
-from streamseg.formats.state import Sent, State
+from streamseg.formats.state import Sent, State, StateError
 from streamseg.worker.census import Census
 
 CACHED = 20_000
@@ -55,7 +55,10 @@ class Customers:
             data = self._states.get(customer.encode())
             if data is None:
                 return None
-            state = records.decode_state(data, self._definitions.layout, self._mark)
+            try:
+                state = records.decode_state(data, self._definitions.layout, self._mark)
+            except StateError as error:
+                raise StateError(f"customer {customer!r}: {error}") from error
         self._young[customer] = state
         return state
 

@@ -95,8 +95,7 @@ class Keeper:
 
     def loader(self, partition: int) -> Loaded:
         """An empty loader."""
-        del partition
-        return Loaded()
+        return Loaded(f"{self._settings.names.changelog(self._settings.group)}/{partition}")
 
     async def fence(self, partition: int, loader: Loaded, end: int) -> int:
         """Shuts out whoever still writes to the partition."""

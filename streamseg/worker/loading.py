@@ -7,12 +7,16 @@ from collections.abc import Iterable
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import InputError
 from streamseg.formats import state as records
-from streamseg.formats.state import AGE, CHECKPOINT_KEY, FENCE_KEY, Checkpoint, Sent
+from streamseg.formats.state import AGE, CHECKPOINT_KEY, FENCE_KEY, Checkpoint, Sent, StateError
 from streamseg.worker.settings import Settings
 
 
 class OtherDefinitionsError(InputError):
     """The stored states were made with other definitions."""
+
+
+class ForeignRecordError(StateError):
+    """The changelog holds what no worker wrote, or a newer one."""
 
 
 class Loaded:
@@ -23,7 +27,9 @@ class Loaded:
     of two records of a customer the one with the higher position counts.)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "the changelog") -> None:
+        """`place` is what messages call it, such as `topic/partition`."""
+        self._place = place
         self.states: dict[bytes, bytes] = {}
         self.checkpoint: Checkpoint | None = None
         self.epoch = 0
@@ -37,8 +43,21 @@ class Loaded:
         self._outbox: list[tuple[int, bytes, bytes]] = []
         self._touched: dict[bytes, int] = {}
 
-    def add(self, key: bytes, value: bytes | None, offset: int) -> None:
-        """Takes one record."""
+    def add(self, key: bytes | None, value: bytes | None, offset: int) -> None:
+        """Takes one record. Raises ForeignRecordError for what is none of ours, or of a newer version."""
+        try:
+            if key is None:
+                raise StateError("a record without a key")
+            key.decode()
+            self._take(key, value, offset)
+        except (StateError, UnicodeDecodeError) as error:
+            raise ForeignRecordError(
+                f"{self._place} has at offset {offset}, under the key {key and key[:80]!r}, a record that cannot be "
+                f"read: {error}. Only workers may write there; start with the version that wrote it, or with "
+                "another --group and --prefix, which builds the state anew from the event topics"
+            ) from error
+
+    def _take(self, key: bytes, value: bytes | None, offset: int) -> None:
         if key[:1] == b"\x00":
             self._take_mark(key, value, offset)
             return
