@@ -187,7 +187,7 @@ class Site:
         do(self._send(records, topic or self.events[0], (broken_header or "").encode()))
 
     async def _send(self, records: Mapping[int, Sequence[Sent]], topic: str, broken: bytes) -> None:
-        async with AIOKafkaProducer(bootstrap_servers=self.kafka, max_request_size=4 << 20) as producer:
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka, max_request_size=16 << 20) as producer:
             for partition, each in records.items():
                 for batch in _batches(producer, each):
                     if broken:

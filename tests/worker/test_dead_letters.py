@@ -9,7 +9,7 @@ from pathlib import Path
 from aiokafka import ConsumerRecord
 
 from tests.worker.bad_records import Bad, bad_records, odd_events, text
-from tests.worker.running_worker import RunningWorker, Sent, Site
+from tests.worker.running_worker import RunningWorker, Sent, Site, wait_until
 
 WHOLE = 900_000
 """Key and value together go to the dead letters whole up to so many bytes."""
@@ -22,7 +22,7 @@ def wall_clock() -> int:
 def site_of(kafka: str, redis_url: str, prefix: str, directory: Path, partitions: int = 2) -> Site:
     """An installation on the live clock, whose event topic takes large records."""
     site = Site(kafka, redis_url, prefix, directory, clock="wall", partitions=partitions)
-    return site.create({"max.message.bytes": str(4 << 20)})
+    return site.create({"max.message.bytes": str(12 << 20)})
 
 
 def test_every_bad_record_goes_to_the_dead_letters_and_every_event_between_them_is_applied(
@@ -38,8 +38,10 @@ def test_every_bad_record_goes_to_the_dead_letters_and_every_event_between_them_
         site.send({0: [record for records in odd.values() for record in records]})
         site.wait_until_done([worker])
         assert_rejected(site, worker, bad)
-        assert applied(worker) == len(good) + len(odd)
+        assert applied(worker) == len(good) + sum(map(len, odd.values()))
         assert set(site.current()) == {"c-good", *odd}
+        wait_until(lambda: set(site.shown()) == {"c-good", *odd}, "Redis shows them", [worker])
+        assert_nothing_else_happened(site, worker)
         assert worker.stop() == 0
 
 
@@ -56,6 +58,15 @@ def assert_rejected(site: Site, worker: RunningWorker, bad: list[Bad]) -> None:
         assert worker.total("streamseg_dead_letters_total", reason=reason) == count, reason
     assert worker.total("streamseg_dead_letters_total") == len(bad)
     assert worker.total("streamseg_events_total", result="rejected") == len(bad)
+
+
+def assert_nothing_else_happened(site: Site, worker: RunningWorker) -> None:
+    """No time stamp moved a clock, no name made a metric, and nobody got an answer."""
+    clocks = [value for (name, _), value in worker.metrics().items() if name == "streamseg_partition_clock_seconds"]
+    assert len(clocks) == site.partitions
+    assert max(clocks) <= wall_clock() / 1000
+    assert len(worker.metrics()) < 300
+    assert "victim" not in site.topic_names()
 
 
 def assert_same_record(letter: ConsumerRecord, bad: Bad) -> None:
