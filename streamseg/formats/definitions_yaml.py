@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 1024
 MAX_NODES = 20_000
 MAX_DEPTH = 20
+MAX_EXPONENT = 30
+"""Of ten: a number with a million zeros would be a typing mistake, and each amount that it converts a second."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}", re.ASCII)
 _RESERVED = frozenset({*FUNCTIONS, *KEYWORDS, "r", "f", "m", "any", "engagement", "all"})
 _PROSE_KEYS = ("action", "owner", "channel", "consent", "description")
@@ -237,9 +239,12 @@ class _Loader:
     def decimal(self, node: yaml.Node, what: str) -> Fraction:
         text = self.scalar(node, what)
         try:
-            return Fraction(parse_decimal(text))
+            number = parse_decimal(text)
         except ValueError:
             raise self.stop(f"{what} must be a decimal number", node) from None
+        if abs(number.adjusted()) > MAX_EXPONENT:
+            raise self.stop(f"{what} is beyond all measure", node, f"at most {MAX_EXPONENT} zeros")
+        return Fraction(number)
 
     def expression(self, node: yaml.Node, what: str, bind: Callable[[str], Any]) -> Any:
         """What `bind` makes of an expression; its errors get their place in the file."""

@@ -1096,6 +1096,17 @@ def test_a_file_that_is_nested_too_deeply_is_refused_where_it_becomes_so() -> No
     assert (problem.message, problem.line, problem.column) == ("nested deeper than 20", 1, 23)
 
 
+@pytest.mark.parametrize("number", ["NaN", ".nan", ".inf", "-.inf", "Infinity", "1e999", "0x10", "1_000", "١"])
+def test_a_threshold_that_is_no_decimal_number_is_refused_where_it_stands(number: str) -> None:
+    [problem] = complaint(changed({"orders >= 4": f"orders >= {number}"}).encode()).problems
+    assert problem.line == 12
+
+
+@pytest.mark.parametrize("rate", [".nan", ".inf", "NaN", "0", "-1", "1e999", "1e-99999", "''"])
+def test_a_rate_that_is_no_decimal_number_above_zero_is_refused(rate: str) -> None:
+    assert complaint(f"rates: {{USD: {rate}}}\n{GOOD}".encode()).problems[0].line == 1
+
+
 def test_a_file_with_too_many_parts_is_refused() -> None:
     [problem] = complaint(b"a: [" + b"1, " * 30_000 + b"1]").problems
     assert problem.message == "more than 20000 parts"
