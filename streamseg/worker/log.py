@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from aiokafka.errors import KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from streamseg.core.errors import StreamsegError
 
@@ -100,7 +100,10 @@ class Log:
 async def _last_offset(topic: str, partition: int, queued: Sequence[tuple[Awaitable[Any], int]]) -> int:
     last = -1
     for sent, count in queued:
-        metadata = await sent
+        try:
+            metadata = await sent
+        except KafkaError as error:
+            raise LogError(f"the broker did not take what was written to {topic}/{partition}: {error}") from error
         if metadata is None or metadata.offset < 0:
             raise LogError(f"the broker does not say where it put {count} records of {topic}/{partition}")
         last = metadata.offset + count - 1
