@@ -4,10 +4,11 @@ PYTHON ?= $(shell python3 requirements/interpreter.py)
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/runtime.txt requirements/dev.txt requirements/data.txt
+FUZZ := requirements/fuzz.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos lock format picture clean
+.PHONY: help setup demo test check bench chaos fuzz lock format picture clean
 
 help:  ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,9 +46,14 @@ bench: setup  ## speed of replay and worker beside the plain decode floor (EVENT
 chaos: setup  ## every fault in turn, a table in docs/chaos.md (ONLY="T1 T6" SEED=7 for a part; SHORT=1)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)",$(if $(SHORT),,--report)) $(if $(SHORT),--short)
 
+fuzz: setup  ## inputs made by what they reach in the code (SECONDS=60 TARGET=event|definitions|state)
+	@$(INSTALL) --require-hashes -r $(FUZZ)
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(TARGET),--target $(TARGET))
+
 lock:  ## compile the locks anew (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) $(UPGRADE) --extra local pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) $(UPGRADE) --extra local --group dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) $(UPGRADE) --universal --group pyproject.toml:fuzz -o $(FUZZ)
 	$(BIN)/python requirements/freshness.py --write
 
 format: setup  ## format the code

@@ -29,7 +29,11 @@ def wanted() -> dict[str, str]:
         project["optional-dependencies"]["local"],
         project["requires-python"],
     ]
-    return {"runtime.txt": digest(runtime), "dev.txt": digest([*runtime, groups["dev"]])}
+    return {
+        "runtime.txt": digest(runtime),
+        "dev.txt": digest([*runtime, groups["dev"]]),
+        "fuzz.txt": digest([groups["fuzz"], project["requires-python"]]),
+    }
 
 
 def main(write: bool) -> int:
