@@ -8,8 +8,6 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from streamseg.core.errors import RejectedEvent
 from streamseg.core.event import Event
@@ -299,43 +297,3 @@ def test_attributes_are_scalars() -> None:
 def test_what_does_not_belong_to_a_type_does_not_matter() -> None:
     assert decoded(encoded(VIEW, attributes={"a": [1]})).attributes == {}
     assert decoded(encoded(VIEW, order_id="")).order == b""
-
-
-def outcome(data: bytes) -> str:
-    try:
-        return decoded(data).type
-    except RejectedEvent as error:
-        return error.reason
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.binary(max_size=300))
-def test_arbitrary_bytes_are_rejected_and_raise_nothing_else(data: bytes) -> None:
-    assert outcome(data) in REASONS
-
-
-anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=10,
-)
-fields = ["id", "order_id", "amount", "currency", "props", "attributes", "customer_id", "time", "type"]
-
-
-@settings(max_examples=500, deadline=None)
-@given(
-    st.sampled_from(["purchase", "refund", "profile", "page_view", "merge"]),
-    st.dictionaries(st.sampled_from(fields), anything, max_size=5),
-)
-def test_fields_of_any_kind_are_taken_or_rejected_and_raise_nothing_else(kind: str, changes: dict[str, Any]) -> None:
-    data = json.dumps(PURCHASE | {"type": kind} | changes).encode("utf-8", "surrogatepass")
-    assert outcome(data) in REASONS.keys() | {str(changes.get("type", kind))}
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=4))
-def test_an_event_with_some_bytes_overwritten_is_taken_or_rejected(place: int, noise: bytes) -> None:
-    data = bytearray(encoded(PURCHASE, props={"category": "shoes"}))
-    start = place % len(data)
-    data[start : start + len(noise)] = noise
-    assert outcome(bytes(data))
