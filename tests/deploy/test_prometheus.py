@@ -52,6 +52,7 @@ SERIES: dict[str, tuple[float, float]] = {
     'streamseg_redis_writes_total{result="written"': (0, 3000),
     "streamseg_redis_backlog{": (3, 0),
     "streamseg_republished_changes_total{": (0, 2),
+    "streamseg_stale_records_total{": (0, 1),
     "streamseg_large_states_total{": (0, 1),
     'streamseg_build_info{version="0.1.0"': (1, 0),
 }
