@@ -165,6 +165,12 @@ def replay(
     default="wall",
     help="What moves time: now, or events alone.",
 )
+@option(
+    "--keys",
+    type=click.Choice(["rekey", "trust", "reject"]),
+    default="rekey",
+    help="Events in the wrong partition, or under another key: send them on, rely on the producers, or reject them.",
+)
 @option("--http", type=AddressType(), default=DEFAULT_HTTP, help="Where /metrics, /livez and /readyz listen.")
 @option(
     "--data",
@@ -194,19 +200,19 @@ def replay(
 )
 def worker(
     definitions: Path, kafka: tuple[str, ...], redis: str, events: tuple[str, ...], group: str, prefix: str, clock: str,
-    http: tuple[str, int], data: Path, max_rejected: float, max_rejected_run: int, log_level: str,
+    http: tuple[str, int], data: Path, keys: str, max_rejected: float, max_rejected_run: int, log_level: str,
 ) -> None:  # fmt: skip
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
         signal.signal(number, lambda *_: sys.exit(0))
     from streamseg.worker.main import run_worker
-    from streamseg.worker.settings import Clock, Names, Settings
+    from streamseg.worker.settings import Clock, Keys, Names, Settings
     from streamseg.worker.tolerance import Tolerance
 
     settings = Settings(
         definitions=definitions, kafka=kafka, redis=redis, events=events, group=group, names=Names(prefix),
         clock=Clock(clock), http_host=http[0], http_port=http[1], data=data, log_level=log_level,
-        tolerance=Tolerance(max_rejected, max_rejected_run),
+        keys=Keys(keys), tolerance=Tolerance(max_rejected, max_rejected_run),
     )  # fmt: skip
     sys.exit(run_worker(settings))
 

@@ -1,9 +1,9 @@
-"""What is published: changes as CloudEvents in binary mode, assignments, dead letters. All as bytes."""
+"""What is published: changes as CloudEvents in binary mode, assignments, dead letters, events sent on. All as bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -12,10 +12,13 @@ from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import RejectedEvent
 from streamseg.core.profile import UNSET, Profile
+from streamseg.core.segmenter import COMPLETE
 from streamseg.core.tile import NEVER
 from streamseg.core.units import Instant, format_instant
 
 CHANGE_TYPE = "streamseg.segment.changed.v1"
+MOST_OFFSET = 1 << 56
+"""No partition comes to so many records; as a position, any offset below has room in a state."""
 Headers = list[tuple[str, bytes]]
 
 encode_json = msgspec.json.Encoder().encode
@@ -70,12 +73,49 @@ def current_data(customer: str, profile: Profile, definitions: Definitions, sche
     )
 
 
-def dead_letter_headers(error: RejectedEvent, topic: str, partition: int, offset: int) -> Headers:
+class Origin(NamedTuple):
+    """Where an event stands that its producer sent."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @property
+    def source(self) -> str:
+        """The partition it came from, as the name of positions: no topic's name has a slash."""
+        return f"{self.topic}/{self.partition}"
+
+
+def dead_letter_headers(error: RejectedEvent, origin: Origin) -> Headers:
     """Why an event was rejected, and where it stood."""
     return [
         ("reason", error.reason.encode()),
         ("detail", error.detail.encode("utf-8", "replace")),
-        ("topic", topic.encode()),
-        ("partition", str(partition).encode()),
-        ("offset", str(offset).encode()),
+        ("topic", origin.topic.encode()),
+        ("partition", str(origin.partition).encode()),
+        ("offset", str(origin.offset).encode()),
     ]
+
+
+def rekeyed_headers(origin: Origin, observed_from: Instant) -> Headers:
+    """What goes with an event that is sent on: its origin; since when that was observed, if not from its beginning."""
+    headers = [("origin", f"{origin.source}/{origin.offset}".encode())]
+    if observed_from != COMPLETE:
+        headers.append(("observed-from", str(observed_from).encode()))
+    return headers
+
+
+def read_rekeyed_headers(headers: Iterable[tuple[str, bytes | None]]) -> tuple[Origin, Instant]:
+    """The origin of an event that was sent on, and since when that was observed.
+
+    Raises RejectedEvent if it has none.
+    """
+    found = dict(headers)
+    try:
+        topic, partition, offset = (found["origin"] or b"").decode().split("/")
+        origin = Origin(topic, int(partition), int(offset))
+        if not 0 <= origin.offset < MOST_OFFSET:
+            raise ValueError
+        return origin, int(found.get("observed-from") or COMPLETE)
+    except (KeyError, ValueError):
+        raise RejectedEvent("no_origin", "not sent on by a worker: it has no origin among its headers") from None

@@ -24,6 +24,7 @@ class Rejection(NamedTuple):
 
 _CORRECTED = "have the producer send the event corrected, under the same id"
 _ENCODED = "have the producer send UTF-8 JSON, one object a record, neither compressed nor in an envelope"
+_KEYED = "have the producer key records by the customer id, or run the workers with `--keys rekey`"
 
 REASONS: Mapping[str, Rejection] = MappingProxyType(
     {
@@ -61,9 +62,17 @@ REASONS: Mapping[str, Rejection] = MappingProxyType(
         "unsupported_type": Rejection(
             "`merge` or `erase`", "keep them until a release of streamseg takes them", inherent=False
         ),
-        "key_missing": Rejection("the record has no key", "have the producer key records by the customer id"),
+        "key_missing": Rejection("the record has no key (`--keys trust` or `reject`)", _KEYED, inherent=False),
         "key_mismatch": Rejection(
-            "the record's key is not the customer id", "have the producer key records by the customer id"
+            "the record's key is not the customer id (`--keys trust` or `reject`)", _KEYED, inherent=False
+        ),
+        "wrong_partition": Rejection(
+            "murmur2 puts the customer into another partition (`--keys reject`)",
+            "have the producer partition by murmur2 of the key, or run the workers with `--keys rekey`",
+            inherent=False,
+        ),
+        "no_origin": Rejection(
+            "in the topic of events sent on, a record that no worker wrote", "let nobody but workers write there"
         ),
     }
 )

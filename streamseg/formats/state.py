@@ -4,7 +4,7 @@
              customer are told apart as to age by comparing bytes; last the epoch of the writer
     segments one byte a scheme, 255 for none
     outbox   length (4 bytes) and MessagePack: the changes that this record made, as they are published
-    body     MessagePack: the offsets applied, by topic, and the profile
+    body     MessagePack: the offsets applied, by where the events came from, and the profile
 
 What a worker keeps in memory is the same with an empty outbox.
 """
@@ -54,7 +54,7 @@ class Header(NamedTuple):
     """What of a state can be told without decoding it."""
 
     position: int
-    """The sum of the next offsets over all source topics: rises with every event applied."""
+    """The sum of the next offsets over all that events came from: rises with every event applied."""
     at: Instant
     wake: Instant
     worth: int
@@ -77,7 +77,8 @@ class State:
 
     profile: Profile
     offsets: dict[str, int]
-    """The offset of the last event applied, by topic."""
+    """The offset of the last event applied, by where events come from: a topic, or topic/partition for those that
+    were sent on from another partition."""
     worth: int = 0
 
 
@@ -289,6 +290,8 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """The identity of the Redis that knows all customers."""
     rejections: dict[str, Rejections] = {}
     """Which of the latest events before `sources` were rejected, by event topic."""
+    placement: str = ""
+    """By which rule customers were put into partitions; empty in what was written before there was a choice."""
 
 
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode

@@ -76,9 +76,9 @@ class Customers:
         if profile is not None:
             self.put(customer, profile)
 
-    def applied(self, customer: str, topic: str, offset: int) -> None:
+    def applied(self, customer: str, position: str, offset: int) -> None:
         """Notes that the event at this place was applied to the customer, who is dirty."""
-        self._dirty[customer].offsets[topic] = offset
+        self._dirty[customer].offsets[position] = offset
 
     def collect(self, outboxes: dict[str, list[Sent]]) -> list[tuple[bytes, bytes]]:
         """Keys and state records of all dirty customers, with their changes in them; none is dirty afterwards."""

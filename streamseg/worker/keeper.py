@@ -18,6 +18,7 @@ from streamseg.worker.loading import Loaded
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.partition import WAITING_EVENTS, Partition
+from streamseg.worker.placement import Placement
 from streamseg.worker.redis_view import RedisView
 from streamseg.worker.settings import Clock, Settings
 from streamseg.worker.shell import Shell
@@ -43,6 +44,7 @@ class Keeper:
         """Those that are not open yet."""
         self._tasks: list[asyncio.Task[None]] = []
         self._view: RedisView | None = None
+        self._placement: Placement | None = None
         self._http: HttpServer | None = None
         self._ticked = 0.0
 
@@ -50,6 +52,8 @@ class Keeper:
 
     async def start(self) -> None:
         """Starts what runs beside the partitions: the view's writer, the ticker, the web server."""
+        assert self.shell is not None
+        self._placement = Placement(self._settings.keys, self.shell.partitions)
         wall = self._settings.clock is Clock.WALL
         self._view = RedisView(self._settings.redis, self._settings.names, self._metrics, wall=wall)
         self._tasks = [asyncio.create_task(self._run_view(self._view)), asyncio.create_task(self._tick())]
@@ -101,7 +105,10 @@ class Keeper:
         """Shuts out whoever still writes to the partition."""
         assert self.shell is not None
         assert self._view is not None
-        fenced = Partition(partition, self._definitions, self._settings, self.shell, self._view, self._metrics)
+        assert self._placement is not None
+        fenced = Partition(
+            partition, self._definitions, self._settings, self._placement, self.shell, self._view, self._metrics
+        )
         self._fenced[partition] = fenced
         return max(end, await fenced.fence(loader) + 1)
 
@@ -163,7 +170,7 @@ class Keeper:
         """Topic, partition, records not read yet."""
         assert self.shell is not None
         for number, partition in self._partitions.items():
-            for topic in self._settings.events:
+            for topic in self._settings.sources:
                 lag = self.shell.lag(topic, number)
                 if lag is not None:
                     yield topic, number, lag + partition.waiting

@@ -125,6 +125,11 @@ class Loaded:
         return self.checkpoint.foreseen if self.checkpoint is not None else 0
 
     @property
+    def placement(self) -> str:
+        """By which rule customers were put into partitions; empty if that is not known."""
+        return self.checkpoint.placement if self.checkpoint is not None else ""
+
+    @property
     def touched(self) -> Iterable[bytes]:
         """Customers whose forecasts may not be shown."""
         return self._touched

@@ -19,7 +19,7 @@ def run_worker(settings: Settings) -> int:
     keeper = Keeper(definitions, settings)
     shell = ShellSettings(
         kafka=settings.kafka,
-        event_topics=settings.events,
+        event_topics=settings.sources,
         group=settings.group,
         changelog_topic=settings.names.changelog(settings.group),
         partitions=partitions,

@@ -24,7 +24,7 @@ METRIC_NAMES = frozenset(
         "segment_changes_total", "segment_value", "deadline_lateness_seconds", "deadlines_pending",
         "consumer_lag_records", "partition_clock_seconds", "recovery_seconds", "redis_up", "redis_writes_total",
         "redis_backlog", "definitions_info", "build_info", "republished_changes_total", "large_states_total",
-        "stale_records_total",
+        "stale_records_total", "rekeyed_events_total",
     )
 )  # fmt: skip
 
@@ -103,6 +103,12 @@ class Metrics:
         self.stale_records = Counter(
             "streamseg_stale_records_total",
             "State records of workers that had lost their partition; they do not count.",
+            registry=registry,
+        )
+        self.rekeyed = Counter(
+            "streamseg_rekeyed_events_total",
+            "Events sent on to the partition of their customer, by what was wrong: no key, another key, the partition.",
+            ["topic", "why"],
             registry=registry,
         )
         info = Gauge("streamseg_definitions_info", "The active definitions.", ["hash"], registry=registry)

@@ -4,12 +4,13 @@ The order in which a group of events is written is what makes changes survive `k
 
 1. state records (position, state and changes in one record), acknowledged by the broker, at the offset that was
    expected: nobody else wrote to the changelog, so the partition was still ours;
-2. the changes, the assignments and the dead letters, acknowledged;
+2. the changes, the assignments and the dead letters, acknowledged; then the events that belong to other partitions,
+   acknowledged;
 3. only then the batches are acknowledged, in offset order, and the view is told.
 
 While a group is being written, the next one is folded. Whatever fails ends the process: nothing was
 acknowledged, so everything is read again, and what was applied already is skipped by its offset. The argument
-stands in docs/decisions/0002 and 0012.
+stands in docs/decisions/0002, 0012 and 0014.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ from streamseg.core.units import Instant, format_instant
 from streamseg.formats import messages
 from streamseg.formats import state as records
 from streamseg.formats.event_json import EventDecoder
-from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Rejections, Sent
+from streamseg.formats.messages import Origin
+from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Rejections, Sent, State
 from streamseg.worker.customers import Customers
 from streamseg.worker.failure import fatal
 from streamseg.worker.loading import Loaded
 from streamseg.worker.log import Item, Log
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
+from streamseg.worker.placement import Placement, check_key, fault
 from streamseg.worker.redis_view import Entry, Move, RedisView, Shown
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
@@ -83,6 +86,8 @@ class Group:
     changes: list[Item] = field(default_factory=list)
     current: list[Item] = field(default_factory=list)
     rejects: list[Item] = field(default_factory=list)
+    sent_on: dict[int, list[Item]] = field(default_factory=dict)
+    """Events that belong to other partitions."""
     entries: list[Entry] = field(default_factory=list)
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
@@ -96,7 +101,7 @@ class Group:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write or to acknowledge."""
-        return not (self.states or self.rejects or self.acks or self.entries)
+        return not (self.states or self.rejects or self.sent_on or self.acks or self.entries)
 
 
 @dataclass(slots=True)
@@ -134,6 +139,7 @@ class Partition:
         number: int,
         definitions: Definitions,
         settings: Settings,
+        placement: Placement,
         shell: Shell,
         view: RedisView,
         metrics: Metrics,
@@ -144,11 +150,13 @@ class Partition:
         self.waiting = 0
         self._definitions = definitions
         self._settings = settings
+        self._placement = placement
         self._names: Names = settings.names
         self._changelog = settings.names.changelog(settings.group)
         self._shell, self._log, self._view, self._metrics = shell, shell.log, view, metrics
         self._decoder = EventDecoder(definitions.currency, definitions.digits, definitions.rates)
         self._wall = settings.clock is Clock.WALL
+        self._rekeyed = settings.rekeyed
         self._places = {topic: f"{topic}/{number}/" for topic in settings.events}
         self._batches: deque[_Batch] = deque()
         self._work = asyncio.Event()
@@ -187,6 +195,7 @@ class Partition:
     async def fence(self, loaded: Loaded) -> int:
         """Appends the record from which on only what this worker writes counts; returns its offset."""
         loaded.check(self._definitions, self._settings)
+        self._placement.check_states(self.number, loaded.states, loaded.placement, self._settings.group)
         self.customers.epoch = loaded.epoch + 1
         self._fence = await self._send(self._changelog, [(FENCE_KEY, records.encode_fence(self.customers.epoch), [])])
         return self._fence
@@ -214,7 +223,7 @@ class Partition:
                 self._tallies[topic] = Tally(self._settings.tolerance, known)
         if checkpoint is not None or loaded.states:
             # A topic that no checkpoint speaks of yet is read from its beginning: what was applied of it is skipped.
-            self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.events}
+            self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.sources}
         self._filled = "" if checkpoint is None else checkpoint.whole
         self._view.start(self.number, Shown(loaded.viewed, loaded.foreseen), self._filled)
         self._published = end
@@ -362,8 +371,9 @@ class Partition:
         tally = self._tallies[batch.topic]
         latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None
         done = 0
+        take = self._take_sent_on if batch.topic == self._rekeyed else self._take
         for record in batch.records[batch.done : batch.done + FOLD_EVENTS]:
-            taken = self._take(batch.topic, record, latest, group)
+            taken = take(batch.topic, record, latest, group)
             if taken is None:
                 self._brimming = True
                 break
@@ -386,44 +396,86 @@ class Partition:
         return done
 
     def _take(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> _Taken | None:
-        """Applies one event; returns its class and what became of it.
+        """Applies one event, or sends it on; returns its class and what became of it.
 
         None: more deadlines come before it, or it is one rejected event too many.
         """
         try:
-            event = self._decode(topic, record, latest)
+            event = self._decoder.decode(record.value, self._places[topic], record.offset, latest)
+            state = self.customers.state(event.customer)
+            # Whoever has a state here belongs here; so only new customers cost a hash.
+            target = self.number if state is not None else self._placement.of(event.customer, self.number)
+            if self._placement.by_key:
+                self._check(record, event.customer, target)
         except RejectedEvent as error:
-            tally = self._tallies[topic]
-            if not tally.reject(error.reason):
-                self._refusal = tally.refusal(f"{topic}/{self.number}", record.offset, error.reason)
-                return None
-            headers = messages.dead_letter_headers(error, topic, self.number, record.offset)
-            group.rejects.append((*_small(record.key, record.value), headers))
-            self._metrics.dead_letters.labels(error.reason).inc()
-            return _REJECTED
-        if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
-            return None
-        type_class = event.type if event.type in NOT_ENGAGEMENT else "engagement"
+            return self._reject(error, topic, Origin(topic, self.number, record.offset), record, group)
         if topic not in self._observed:
             self._observe(topic, event.time)
-        state = self.customers.state(event.customer)
-        if state is not None and record.offset <= state.offsets.get(topic, -1):
+        if target != self.number:
+            return self._send_on(Origin(topic, self.number, record.offset), record, event, target, group)
+        return self._apply(event, state, topic, record.offset)
+
+    def _take_sent_on(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> _Taken | None:
+        """The same for an event that came to another partition at first; it is not sent on once more."""
+        origin = Origin(topic, self.number, record.offset)
+        try:
+            origin, observed_from = messages.read_rekeyed_headers(record.headers)
+            event = self._decoder.decode(record.value, f"{origin.source}/", origin.offset, latest)
+            state = self.customers.state(event.customer)
+            self._check(record, event.customer, self._placement.of(event.customer, self.number))
+        except RejectedEvent as error:
+            return self._reject(error, topic, origin, record, group)
+        self.segmenter.observed_from = max(self.segmenter.observed_from, observed_from)
+        taken = self._apply(event, state, origin.source, origin.offset)
+        if taken is not None and taken[1] == DUPLICATE:
+            # Should it be sent on again, the customer may have forgotten the id by then.
+            self.customers.rewrite(event.customer)
+            self.customers.applied(event.customer, origin.source, origin.offset)
+        return taken
+
+    def _check(self, record: ConsumerRecord, customer: str, target: int) -> None:
+        """Raises RejectedEvent unless the key is the customer, and the customer belongs here."""
+        check_key(record.key, customer.encode())
+        if target != self.number:
+            raise RejectedEvent("wrong_partition", f"the customer belongs to partition {target}")
+
+    def _reject(
+        self, error: RejectedEvent, topic: str, origin: Origin, record: ConsumerRecord, group: Group
+    ) -> _Taken | None:
+        """Has a record sent to the dead letters; None if it is one too many of this topic."""
+        tally = self._tallies[topic]
+        if not tally.reject(error.reason):
+            self._refusal = tally.refusal(f"{topic}/{self.number}", record.offset, error.reason)
+            return None
+        headers = messages.dead_letter_headers(error, origin)
+        group.rejects.append((*_small(record.key, record.value), headers))
+        self._metrics.dead_letters.labels(error.reason).inc()
+        return _REJECTED
+
+    def _send_on(self, origin: Origin, record: ConsumerRecord, event: Event, target: int, group: Group) -> _Taken:
+        """Has an event sent to where its customer belongs. Here it changes nothing, not even the clock."""
+        customer = event.customer.encode()
+        why = fault(record.key, customer)
+        self._metrics.rekeyed.labels(origin.topic, why).inc()
+        self._placement.warn(origin, why)
+        headers = messages.rekeyed_headers(origin, self.segmenter.observed_from)
+        group.sent_on.setdefault(target, []).append((customer, record.value, headers))
+        return _class_of(event), "rekeyed"
+
+    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> _Taken | None:
+        """Applies an event of a customer of ours, unless it was already; its position is kept under that name."""
+        if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
+            return None
+        type_class = _class_of(event)
+        if state is not None and offset <= state.offsets.get(position, -1):
             self.segmenter.advance(event.time)
             return type_class, "replayed"
         if event.customer not in self._stale:
             self._stale[event.customer] = self._mark
         result = self.segmenter.take(event)
         if result != DUPLICATE:
-            self.customers.applied(event.customer, topic, record.offset)
+            self.customers.applied(event.customer, position, offset)
         return type_class, result
-
-    def _decode(self, topic: str, record: ConsumerRecord, latest: Instant | None) -> Event:
-        event = self._decoder.decode(record.value, self._places[topic], record.offset, latest)
-        if record.key is None:
-            raise RejectedEvent("key_missing", "the record has no key; it must be the customer id")
-        if record.key != event.customer.encode():
-            raise RejectedEvent("key_mismatch", "the record's key is not the customer id")
-        return event
 
     def _observe(self, topic: str, at: Instant) -> None:
         """Notes since when the input was observed, when its very first record was not seen by us or before us."""
@@ -527,6 +579,10 @@ class Partition:
             self._send(self._names.current, group.current),
             self._send(self._names.dead_letters, group.rejects),
         )
+        # After the dead letters: what was rejected before one of these is settled before it.
+        await asyncio.gather(
+            *(self._send(self._rekeyed, items, partition) for partition, items in group.sent_on.items())
+        )
         for ack in group.acks:
             await ack()
         self._settled_clock, self._settled_sources = group.clock, group.sources
@@ -557,12 +613,12 @@ class Partition:
             f"{self.customers.epoch}): restart this one"
         )
 
-    async def _send(self, topic: str, items: list[Item]) -> int:
-        """Appends, and waits until the broker has all; returns the last offset."""
+    async def _send(self, topic: str, items: list[Item], partition: int | None = None) -> int:
+        """Appends, to our partition if none is named, and waits until the broker has all; returns the last offset."""
         if not items:
             return -1
         log: Log = self._log
-        return await (await log.append(topic, self.number, items))
+        return await (await log.append(topic, self.number if partition is None else partition, items))
 
     async def _write_checkpoint(self, *, always: bool = False) -> None:
         """Tells the changelog how far all is, if that has moved."""
@@ -579,6 +635,7 @@ class Partition:
             self.customers.epoch,
             self._view.whole(self.number),
             self._settled_rejections,
+            self._placement.rule,
         )
         if always or checkpoint != self._checkpointed:
             await self._append([(CHECKPOINT_KEY, records.encode_checkpoint(checkpoint), [])])
@@ -597,6 +654,10 @@ def _epoch_of(key: bytes, value: bytes) -> int:
     if key == CHECKPOINT_KEY:
         return records.read_checkpoint(value).epoch
     return records.epoch_of(records.in_this_format(value))
+
+
+def _class_of(event: Event) -> str:
+    return event.type if event.type in NOT_ENGAGEMENT else "engagement"
 
 
 def _move_of(sent: Sent) -> Move:

@@ -20,6 +20,17 @@ class Clock(StrEnum):
     STREAM = "stream"
 
 
+class Keys(StrEnum):
+    """What becomes of an event whose key is not its customer, or that came to the wrong partition for it."""
+
+    REKEY = "rekey"
+    """It is sent on to the partition where its customer belongs; what its key says does not matter."""
+    TRUST = "trust"
+    """Any partition is right, for the producers chose it; another key than the customer is rejected."""
+    REJECT = "reject"
+    """It is rejected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Topics and keys of our own, all with one prefix."""
@@ -64,6 +75,10 @@ class Names:
         """The state of one consumer group's workers."""
         return self.topic(f"{group}-state-changelog")
 
+    def rekeyed(self, group: str) -> str:
+        """The events that came to wrong partitions of a consumer group's topics, on their way to the right ones."""
+        return self.topic(f"{group}-rekeyed")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -83,3 +98,14 @@ class Settings:
     """How far ahead of the wall clock an event may be."""
     tolerance: Tolerance = field(default_factory=Tolerance)
     log_level: str = "INFO"
+    keys: Keys = Keys.REKEY
+
+    @property
+    def rekeyed(self) -> str:
+        """The topic of events that were sent on."""
+        return self.names.rekeyed(self.group)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All topics that events are read from."""
+        return (*self.events, self.rekeyed)

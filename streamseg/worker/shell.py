@@ -22,6 +22,11 @@ class Shell:
         self._readings = readings
         self._app = app
 
+    @property
+    def partitions(self) -> int:
+        """How many partitions each topic has."""
+        return int(self._app.settings.partitions)
+
     def caught_up(self, partition: int, fresh_seconds: float = 2.0) -> bool:
         """Whether every event topic's partition was handed over up to its end.
 

@@ -38,6 +38,8 @@ def own_topics(names: Names, group: str) -> tuple[Topic, ...]:
         Topic(names.changes, {"cleanup.policy": "delete"}, {"retention.ms": str(30 * DAY_MS)}),
         Topic(names.current, compact, {"min.cleanable.dirty.ratio": "0.1"}),
         Topic(names.dead_letters, {"cleanup.policy": "delete"}, {"retention.ms": str(7 * DAY_MS)}),
+        # As long as the longest outage of the workers, and longer: what is deleted unread is lost.
+        Topic(names.rekeyed(group), {"cleanup.policy": "delete"}, {"retention.ms": str(7 * DAY_MS)}),
         # A record that a newer one replaced is kept for an hour: its changes may have to be published again.
         Topic(
             names.changelog(group),

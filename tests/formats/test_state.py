@@ -10,6 +10,7 @@ from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from streamseg.core.change import Change
@@ -205,6 +206,24 @@ def test_a_checkpoint_comes_back_and_garbage_is_refused() -> None:
     assert records.read_checkpoint(records.encode_checkpoint(checkpoint)) == checkpoint
     with pytest.raises(StateError, match="a checkpoint cannot be read"):
         records.read_checkpoint(b"\xc1")
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_of_partitions_is_read() -> None:
+    written = msgspec.msgpack.encode([12, 10, 1_700_000_000_000, {"events": 5}, -1, "sha256:ab", 9, 3, "redis-1"])
+    read = records.read_checkpoint(written)
+    assert (read.whole, read.placement) == ("redis-1", "")
+
+
+def test_a_position_rises_with_every_event_from_wherever_it_was_sent_on(
+    definitions: Definitions, profile: Profile
+) -> None:
+    state = State(profile, {"events": 41})
+    positions = [41 + 1]
+    for source, offset in (("events/0", 0), ("events/3", 7), ("events/3", 9), ("events", 42), ("web/3", 0)):
+        state.offsets[source] = offset
+        positions.append(records.read_header(written(definitions, state)).position)
+    assert positions == sorted(set(positions))
+    assert read(definitions, written(definitions, state)).offsets == state.offsets
 
 
 class Shelf(dict[str, Profile]):

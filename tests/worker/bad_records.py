@@ -42,7 +42,8 @@ from typing import Any
 from streamseg.core.units import Instant, format_instant
 from tests.worker.running_worker import Sent
 
-CUSTOMER = "c-good"
+CUSTOMER, STRANGER = "c-good", "c-other"
+"""Of two partitions, one belongs to 0 and the other to 1."""
 KEY = CUSTOMER.encode()
 
 
@@ -71,15 +72,16 @@ def purchase(now: Instant, amount: str) -> bytes:
 
 
 def bad_records(now: Instant) -> list[Bad]:
-    """All kinds of bad records; `now` is the wall clock."""
+    """All kinds of bad records, for partition 0 of 2 and `--keys reject`; `now` is the wall clock."""
     found = [Bad(name, reason, Sent(value, KEY)) for name, reason, value in _bad_values(now)]
-    good = text(now)
+    good, elsewhere = text(now), text(now, customer_id=STRANGER)
     found += [
         Bad("no key", "key_missing", Sent(good)),
         Bad("an empty key", "key_mismatch", Sent(good, b"")),
-        Bad("another customer's key", "key_mismatch", Sent(good, b"c-other")),
+        Bad("another customer's key", "key_mismatch", Sent(good, STRANGER.encode())),
         Bad("a key that is not UTF-8", "key_mismatch", Sent(good, b"\xff\xfe\x00")),
         Bad("a key of a megabyte", "key_mismatch", Sent(good, b"k" * 1_000_000)),
+        Bad("another partition's customer", "wrong_partition", Sent(elsewhere, STRANGER.encode())),
         Bad("no key and no value", "null_value", Sent(None)),
         Bad("a key of ten megabytes and no value", "null_value", Sent(None, b"k" * (10 << 20))),
     ]

@@ -22,6 +22,7 @@ from zlib import crc32
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.partitioner import murmur2
 from aiokafka.record.util import calc_crc32c
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
@@ -49,6 +50,11 @@ class Sent:
     key: bytes | None = None
     headers: Headers = ()
     timestamp: int = 1
+
+
+def murmur2_partitioner(key: bytes, partitions: int) -> int:
+    """Where Java's default partitioner puts a key."""
+    return (int(murmur2(key)) & 0x7FFFFFFF) % partitions
 
 
 def crc32_partitioner(key: bytes, partitions: int) -> int:
@@ -84,8 +90,9 @@ class Site:
     definitions: Path = STARTER
     clock: str = "stream"
     partitions: int = 4
-    partitioner: Partitioner = crc32_partitioner
+    partitioner: Partitioner = murmur2_partitioner
     topics: tuple[str, ...] = ()
+    keys: str = "rekey"
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -99,6 +106,10 @@ class Site:
     @property
     def changelog(self) -> str:
         return f"{self.prefix}.{self.group}-state-changelog"
+
+    @property
+    def rekeyed(self) -> str:
+        return f"{self.prefix}.{self.group}-rekeyed"
 
     def own(self, name: str) -> str:
         """One of our topics."""
@@ -285,7 +296,7 @@ class Site:
 
     def done(self) -> bool:
         """Whether everything produced was committed."""
-        return self.committed() == self.ends()
+        return self.committed() == self.ends(*self.events, self.rekeyed)
 
     def wait_until_done(self, workers: Iterable[RunningWorker], patience: float = PATIENCE) -> None:
         """Wait until the workers committed everything that was produced."""
@@ -354,6 +365,7 @@ class RunningWorker:
             "--group": site.group,
             "--prefix": site.prefix,
             "--clock": site.clock,
+            "--keys": site.keys,
             "--http": f"127.0.0.1:{self.port}",
             "--data": site.directory / name,
             **(extra or {}),

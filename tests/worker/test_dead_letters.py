@@ -19,23 +19,24 @@ def wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def site_of(kafka: str, redis_url: str, prefix: str, directory: Path, partitions: int = 2) -> Site:
+def site_of(kafka: str, redis_url: str, prefix: str, directory: Path, keys: str = "rekey", partitions: int = 2) -> Site:
     """An installation on the live clock, whose event topic takes large records."""
-    site = Site(kafka, redis_url, prefix, directory, clock="wall", partitions=partitions)
+    site = Site(kafka, redis_url, prefix, directory, clock="wall", partitions=partitions, keys=keys)
     return site.create({"max.message.bytes": str(12 << 20)})
 
 
 def test_every_bad_record_goes_to_the_dead_letters_and_every_event_between_them_is_applied(
     kafka: str, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    site = site_of(kafka, redis_url, prefix, tmp_path)
+    site = site_of(kafka, redis_url, prefix, tmp_path, keys="reject")
     now = wall_clock()
     bad, odd = bad_records(now), odd_events(now)
     good = [Sent(text(now, id=f"g-{number}", customer_id="c-good"), b"c-good") for number in range(len(bad))]
     assert len({each.name for each in bad}) == len(bad) > 60
     with site.worker() as worker:
-        site.send({1: [record for pair in zip(good, (each.record for each in bad), strict=True) for record in pair]})
-        site.send({0: [record for records in odd.values() for record in records]})
+        site.send({0: [record for pair in zip(good, (each.record for each in bad), strict=True) for record in pair]})
+        for customer, records in odd.items():
+            site.send({site.partitioner(customer.encode(), site.partitions): records})
         site.wait_until_done([worker])
         assert_rejected(site, worker, bad)
         assert applied(worker) == len(good) + sum(map(len, odd.values()))
@@ -51,7 +52,7 @@ def assert_rejected(site: Site, worker: RunningWorker, bad: list[Bad]) -> None:
     for number, (letter, each) in enumerate(zip(letters, bad, strict=True)):
         told = headers(letter)
         assert told.pop("detail")
-        place = {"topic": site.events[0], "partition": "1", "offset": str(2 * number + 1)}
+        place = {"topic": site.events[0], "partition": "0", "offset": str(2 * number + 1)}
         assert told == {"reason": each.reason, **place}, each.name
         assert_same_record(letter, each)
     for reason, count in Counter(each.reason for each in bad).items():

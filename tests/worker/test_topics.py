@@ -42,22 +42,26 @@ def test_event_topics_of_different_partition_counts_are_refused(site: Site) -> N
     assert f"{both.events[0]} 2, {both.events[1]} 3" in line
 
 
-def test_one_of_our_topics_with_another_number_of_partitions_is_refused(site: Site) -> None:
+@pytest.mark.parametrize(("name", "policy"), [("changelog", "compact"), ("rekeyed", "delete")])
+def test_one_of_our_topics_with_another_number_of_partitions_is_refused(name: str, policy: str, site: Site) -> None:
+    topic = getattr(site, name)
     site.create()
-    site.create_topic(site.changelog, 3, {"cleanup.policy": "compact"})
+    site.create_topic(topic, 3, {"cleanup.policy": policy})
     line = last_words(site)
-    assert line.startswith(f"topic {site.changelog} has 3 partitions and the event topics have 2: ")
+    assert line.startswith(f"topic {topic} has 3 partitions and the event topics have 2: ")
 
 
 @pytest.mark.parametrize(
     ("name", "wrong", "right"),
-    [("segment-current", "delete", "compact"), ("segment-changes", "compact", "delete"), (None, "delete", "compact")],
-    ids=["current", "changes", "changelog"],
+    [
+        ("segment-current", "delete", "compact"),
+        ("segment-changes", "compact", "delete"),
+        ("changelog", "delete", "compact"),
+        ("rekeyed", "compact", "delete"),
+    ],
 )
-def test_a_topic_that_would_lose_what_it_must_keep_is_refused(
-    name: str | None, wrong: str, right: str, site: Site
-) -> None:
-    topic = site.changelog if name is None else site.own(name)
+def test_a_topic_that_would_lose_what_it_must_keep_is_refused(name: str, wrong: str, right: str, site: Site) -> None:
+    topic = site.own(name) if name.startswith("segment") else getattr(site, name)
     site.create()
     site.create_topic(topic, 2, {"cleanup.policy": wrong})
     line = last_words(site)
@@ -67,7 +71,8 @@ def test_a_topic_that_would_lose_what_it_must_keep_is_refused(
 
 def test_a_worker_creates_its_own_topics_with_the_partitions_of_the_event_topics(site: Site) -> None:
     site.create()
-    own = {*(site.own(name) for name in ("segment-changes", "segment-current", "dead-letters")), site.changelog}
+    own = {site.own(name) for name in ("segment-changes", "segment-current", "dead-letters")}
+    own |= {site.changelog, site.rekeyed}
     with site.worker() as worker:
         assert own <= site.topic_names()
         assert worker.ready
