@@ -33,6 +33,7 @@ SERIES: dict[str, tuple[float, float]] = {
     "up{": (1, 0),
     'streamseg_events_total{topic="events",type_class="purchase",result="applied"': (0, 6000),
     'streamseg_dead_letters_total{reason="not_json"': (0, 6),
+    'streamseg_rekeyed_events_total{topic="events",why="missing"': (0, 6),
     'streamseg_batch_seconds_bucket{le="0.1"': (0, 500),
     'streamseg_batch_seconds_bucket{le="+Inf"': (0, 600),
     'streamseg_event_lag_seconds_bucket{le="0.1"': (0, 5000),
