@@ -194,6 +194,20 @@ def test_killing_workers_amid_sending_events_on_loses_none_and_counts_none_twice
         assert_all_counted_once(site, events)
 
 
+def test_nothing_is_acknowledged_that_the_broker_has_not_taken_to_be_sent_on(site: Site) -> None:
+    events = history(300, 30, random.Random(5), no_keys)
+    with site.worker() as worker:
+        site.configure(site.rekeyed, cleanup_policy="delete", max_message_bytes="1")
+        send(site, events)
+        assert worker.end() == 70
+    assert site.ends(site.rekeyed) == {}
+    assert site.committed() == {}
+    site.configure(site.rekeyed, cleanup_policy="delete")
+    with site.worker() as worker:
+        site.wait_until_done([worker])
+        assert_all_counted_once(site, events)
+
+
 def test_an_event_that_was_sent_on_twice_counts_once_even_if_everything_is_read_again(site: Site) -> None:
     # Without ids: only the position tells.
     events = [Event(f"c-{number % 21}", event(f"c-{number % 21}", number), None, number % 4) for number in range(400)]
