@@ -95,6 +95,12 @@ events_option = option(
     "--events", type=ListType(), metavar="TOPIC[,…]", required=True, help="Topics the events come from."
 )
 group_option = option("--group", default="streamseg", help="Consumer group; its workers share the partitions.")
+keys_option = option(
+    "--keys",
+    type=click.Choice(["rekey", "trust", "reject"]),
+    default="rekey",
+    help="Events in the wrong partition, or under another key: send them on, rely on the producers, or reject them.",
+)
 prefix_option = option("--prefix", default="streamseg", help="Stands before our own topics (P.) and Redis keys (P:).")
 
 
@@ -165,12 +171,7 @@ def replay(
     default="wall",
     help="What moves time: now, or events alone.",
 )
-@option(
-    "--keys",
-    type=click.Choice(["rekey", "trust", "reject"]),
-    default="rekey",
-    help="Events in the wrong partition, or under another key: send them on, rely on the producers, or reject them.",
-)
+@keys_option
 @option("--http", type=AddressType(), default=DEFAULT_HTTP, help="Where /metrics, /livez and /readyz listen.")
 @option(
     "--data",
@@ -234,6 +235,26 @@ def topics(kafka: tuple[str, ...], events: tuple[str, ...], group: str, prefix: 
     partitions = asyncio.run(prepare(kafka, events, names, group, create=not verify))
     for topic in own_topics(names, group):
         click.echo(f"{topic.name}: {partitions} partitions, {topic.required['cleanup.policy']}")
+
+
+@cli.command()
+@kafka_option
+@events_option
+@group_option
+@prefix_option
+@keys_option
+@click.option("--records", type=click.IntRange(1), default=1_000, show_default=True, help="Looked at, per partition.")
+def doctor(
+    kafka: tuple[str, ...], events: tuple[str, ...], group: str, prefix: str, keys: str, records: int
+) -> None:  # fmt: skip
+    """Examine the topics of an installation, and how producers key and partition their latest events.
+
+    Exit code 1 if there is a problem for workers with these --keys.
+    """
+    from streamseg.doctor import examine, report
+    from streamseg.worker.settings import Keys, Names
+
+    sys.exit(report(examine(kafka, events, Names(prefix), group, Keys(keys), records)))
 
 
 kafka_or_none_option = option("--kafka", type=ListType(), metavar="HOST:PORT[,…]", help="Brokers to begin with.")

@@ -43,9 +43,9 @@ class OtherPlacementError(InputError):
 
 
 @lru_cache(maxsize=REMEMBERED)
-def partition_of(customer: str, partitions: int) -> int:
+def partition_of(key: str | bytes, partitions: int) -> int:
     """Where Kafka's Java clients, and all that agree with them, put records with this key."""
-    return (int(murmur2(customer.encode())) & 0x7FFFFFFF) % partitions
+    return (int(murmur2(key.encode() if isinstance(key, str) else key)) & 0x7FFFFFFF) % partitions
 
 
 class Placement:

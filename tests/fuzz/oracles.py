@@ -20,7 +20,7 @@ from streamseg.core.units import DAY, MAX_AMOUNT, Instant
 from streamseg.formats import state as records
 from streamseg.formats.definitions_yaml import DefinitionsError, load_definitions
 from streamseg.formats.event_json import EventDecoder
-from streamseg.formats.messages import change_data, dead_letter_headers, decode_json
+from streamseg.formats.messages import Origin, change_data, dead_letter_headers, decode_json
 from streamseg.formats.rejection import REASONS
 from streamseg.formats.state import Sent, State, StateError
 from streamseg.worker.loading import ForeignRecordError, Loaded
@@ -80,7 +80,7 @@ def event(data: bytes) -> str:
 def _checked_reason(rejected: RejectedEvent) -> str:
     assert rejected.reason in REASONS, rejected.reason
     assert len(rejected.detail) <= 200
-    assert all(isinstance(content, bytes) for _, content in dead_letter_headers(rejected, "t", 0, 7))
+    assert all(isinstance(content, bytes) for _, content in dead_letter_headers(rejected, Origin("t", 0, 7)))
     return rejected.reason
 
 
