@@ -282,16 +282,6 @@ def test_workers_that_trust_their_producers_leave_customers_where_these_put_them
     assert_refuses_to_start(replace(site, keys="rekey"), "start with --keys trust if all producers")
 
 
-def test_workers_that_sent_events_on_do_not_leave_customers_to_producers_later(site: Site) -> None:
-    with site.worker() as worker:
-        send(site, [Event("c-1", event("c-1", number), None, number) for number in range(PARTITIONS)])
-        site.wait_until_done([worker])
-        assert worker.stop() == 0
-    assert_refuses_to_start(replace(site, keys="trust"), "was made with --keys rekey or reject")
-    with replace(site, keys="reject").worker() as worker:
-        assert worker.ready
-
-
 def assert_refuses_to_start(site: Site, words: str) -> None:
     worker = site.start()
     try:
