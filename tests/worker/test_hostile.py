@@ -152,7 +152,8 @@ def assert_gaps_were_passed(site: Site, worker: RunningWorker) -> None:
 
 def time_bomb(now: int) -> list[Sent]:
     """Events that are each nearly five minutes ahead of the one before."""
-    return [Sent(text(now + step * NEARLY, id=f"t-{step}"), b"c-good") for step in range(1, 20)]
+    events = [text(now + step * NEARLY, id=f"t-{step}", customer_id="c-early") for step in range(1, 20)]
+    return [Sent(event, b"c-early") for event in events]
 
 
 # Our own topics
