@@ -34,17 +34,20 @@ class Topic:
 def own_topics(names: Names, group: str) -> tuple[Topic, ...]:
     """The topics that a group's workers write."""
     compact = {"cleanup.policy": "compact"}
+    # The broker stamps: it refuses stamps far ahead of its clock, and a worker's clock decides nothing about retention.
+    stamped = {"message.timestamp.type": "LogAppendTime"}
     return (
-        Topic(names.changes, {"cleanup.policy": "delete"}, {"retention.ms": str(30 * DAY_MS)}),
-        Topic(names.current, compact, {"min.cleanable.dirty.ratio": "0.1"}),
-        Topic(names.dead_letters, {"cleanup.policy": "delete"}, {"retention.ms": str(7 * DAY_MS)}),
+        Topic(names.changes, {"cleanup.policy": "delete"}, {"retention.ms": str(30 * DAY_MS), **stamped}),
+        Topic(names.current, compact, {"min.cleanable.dirty.ratio": "0.1", **stamped}),
+        Topic(names.dead_letters, {"cleanup.policy": "delete"}, {"retention.ms": str(7 * DAY_MS), **stamped}),
         # As long as the longest outage of the workers, and longer: what is deleted unread is lost.
-        Topic(names.rekeyed(group), {"cleanup.policy": "delete"}, {"retention.ms": str(7 * DAY_MS)}),
+        Topic(names.rekeyed(group), {"cleanup.policy": "delete"}, {"retention.ms": str(7 * DAY_MS), **stamped}),
         # A record that a newer one replaced is kept for an hour: its changes may have to be published again.
         Topic(
             names.changelog(group),
             compact,
             {
+                **stamped,
                 "min.compaction.lag.ms": "3600000",
                 "segment.ms": str(6 * 3_600_000),
                 "max.message.bytes": str(MAX_RECORD_BYTES),
