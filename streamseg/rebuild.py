@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from redis import Redis
-from redis.exceptions import RedisError
+from redis import Redis, RedisCluster
+from redis.exceptions import RedisClusterException, RedisError
 
 from streamseg.core.errors import TryAgainError
-from streamseg.worker.redis_view import REBUILDING
+from streamseg.worker.redis_cluster import told_key
+from streamseg.worker.redis_server import REBUILDING
 from streamseg.worker.settings import Names
 
 MARK_SECONDS = 60
@@ -28,8 +29,11 @@ def rebuild(url: str, names: Names) -> int:
     """
     try:
         with Redis.from_url(url) as redis:
-            return _delete(redis, names.redis)
-    except (RedisError, OSError) as error:
+            if not redis.info("cluster").get("cluster_enabled"):
+                return _delete(redis, names.redis)
+        with RedisCluster.from_url(url) as cluster:
+            return _delete_from(cluster, names.redis)
+    except (RedisError, RedisClusterException, OSError) as error:
         raise RedisAwayError(
             f"Redis at {url.rsplit('@', maxsplit=1)[-1]} failed ({error}): nothing is lost, run the command again"
         ) from error
@@ -47,7 +51,30 @@ def _delete(redis: Redis, prefix: str) -> int:
     return deleted
 
 
-def _chunks(redis: Redis, pattern: str) -> Iterator[list[bytes]]:
+def _delete_from(cluster: RedisCluster, prefix: str) -> int:
+    """Delete key by key. Workers need not wait: what they write meanwhile is deleted, or right.
+
+    The marks go first, so that the view heals if we die, and last, so that all is shown that was deleted.
+    """
+    _delete_each(cluster, f"{prefix}view:*")
+    deleted = _delete_each(cluster, f"{prefix}customer:*")
+    for key in cluster.scan_iter(f"{prefix}count:*", count=CHUNK):
+        cluster.delete(key, told_key(prefix, key.decode()))  # in one step: they tell of each other
+    _delete_each(cluster, f"{prefix}view:*")
+    return deleted
+
+
+def _delete_each(cluster: RedisCluster, pattern: str) -> int:
+    deleted = 0
+    for keys in _chunks(cluster, pattern):
+        pipeline = cluster.pipeline()  # type: ignore[no-untyped-call]
+        for key in keys:
+            pipeline.unlink(key)
+        deleted += sum(pipeline.execute())
+    return deleted
+
+
+def _chunks(redis: Redis | RedisCluster, pattern: str) -> Iterator[list[bytes]]:
     found: list[bytes] = []
     for key in redis.scan_iter(pattern, count=CHUNK):
         found.append(key)

@@ -25,6 +25,13 @@ class Census:
                 self.customers[place, segment] += sign
                 self.worth[place, segment] += sign * header.worth
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Customers by segment, for each scheme; those of segments without any are left out."""
+        return {
+            scheme: {name: count for segment, name in enumerate(names) if (count := self.customers[place, segment])}
+            for place, (scheme, names) in enumerate(self._names)
+        }
+
     def rows(self) -> Iterator[tuple[str, str, int, int]]:
         """Scheme, segment, customers, worth: all segments, empty ones too."""
         for place, (scheme, names) in enumerate(self._names):

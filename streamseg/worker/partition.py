@@ -46,7 +46,8 @@ from streamseg.worker.log import Item, Log
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.placement import Placement, check_key, fault
-from streamseg.worker.redis_view import Entry, Move, RedisView, Shown
+from streamseg.worker.redis_entry import Counts, Entry, Move, Shown
+from streamseg.worker.redis_view import RedisView
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
 from streamseg.worker.tolerance import Tally, TooManyRejectedError
@@ -89,6 +90,7 @@ class Group:
     sent_on: dict[int, list[Item]] = field(default_factory=dict)
     """Events that belong to other partitions."""
     entries: list[Entry] = field(default_factory=list)
+    counts: Counts = field(default_factory=dict)
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
     sources: dict[str, int] = field(default_factory=dict)
@@ -240,7 +242,7 @@ class Partition:
         for offset, key, sent in loaded.outbox:
             if offset >= loaded.published:
                 group.changes.append(self._change_item(key, sent))
-            latest.setdefault(key, []).append(_move_of(sent))
+            latest.setdefault(key, []).append(_move_of(sent, offset))
         for key, moves in latest.items():
             customer = key.decode()
             profile = self.customers.get(customer)
@@ -251,7 +253,9 @@ class Partition:
         await self._send(self._names.changes, group.changes)
         await self._send(self._names.current, group.current)
         self._metrics.republished.inc(len(group.changes))
-        await self._view.put(self.number, self._shown(self._unforeseen()), group.entries)
+        self._view.put(
+            self.number, self._shown(self._unforeseen()), group.entries, self.customers.census.counts()
+        )  # without waiting for room: a Redis that is away must not keep a partition from being opened
 
     async def close(self) -> None:
         """Finishes what is in flight, within some seconds, writes a last checkpoint, and stops."""
@@ -525,6 +529,7 @@ class Partition:
         group.sources = dict(self._sources)
         group.rejections = {topic: tally.record() for topic, tally in self._tallies.items()}
         group.unforeseen = self._unforeseen()
+        group.counts = self.customers.census.counts()
 
     def _unforeseen(self) -> int | None:
         mark = next(iter(self._stale.values()), None)
@@ -587,7 +592,8 @@ class Partition:
             await ack()
         self._settled_clock, self._settled_sources = group.clock, group.sources
         self._settled_rejections = group.rejections
-        await self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.whole)
+        self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.counts, group.whole)
+        await self._view.room()
 
     async def _append(self, items: list[Item]) -> None:
         """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""
@@ -660,9 +666,9 @@ def _class_of(event: Event) -> str:
     return event.type if event.type in NOT_ENGAGEMENT else "engagement"
 
 
-def _move_of(sent: Sent) -> Move:
+def _move_of(sent: Sent, offset: int) -> Move:
     data: dict[str, Any] = messages.decode_json(sent.data)
-    return Move(sent.version, data["scheme"], data["from"] or "", data["to"] or "", sent.at)
+    return Move(sent.version, data["scheme"], data["from"] or "", data["to"] or "", sent.at, offset)
 
 
 def _small(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | None]:

@@ -1,30 +1,33 @@
 """Current assignments in Redis: a view, written after the state is safe, never a reason to lose an event.
 
-One script moves a batch of customers. It compares versions, so that a late writer never overwrites a newer
-assignment, and moves the counters of segments and migrations in the same step: they stay exact.
-
 Redis may lose its data: flushed, restarted empty or from an old file, failed over to a replica. It is recognised by its
 *identity*, a random mark that workers leave in it and the id of the server's run. When that has changed, every
 owner of a partition shows all of its customers again; the checkpoint says of which identity the view is whole.
+
+How one server and how a cluster are written to stands in redis_server.py and redis_cluster.py; which of both it is,
+Redis says itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, TypeVar
 
-import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
-from streamseg.core.units import Instant, day_of
 from streamseg.worker.metrics import Metrics
+from streamseg.worker.redis_cluster import Cluster
+from streamseg.worker.redis_entry import Counts, Entry, Parcel, Shown, Store
+from streamseg.worker.redis_server import Server
 from streamseg.worker.settings import Names
 
 logger = logging.getLogger("streamseg.worker")
@@ -34,138 +37,49 @@ BACKLOG = 200_000
 """Assignments that may wait for a Redis that is away; above it, reading of events slows down."""
 TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 0.5
-MOVES_KEPT_SECONDS = 400 * 86_400
 
 PROBE_SECONDS = 1.0
-"""How often to ask an idle Redis who it is."""
-REBUILDING = b"rebuilding"
-"""The mark while somebody deletes the view; it goes by itself if that somebody dies."""
+"""How often to ask Redis who it is."""
+FAILURES = (RedisError, RedisClusterException, OSError, RuntimeError)
+"""RuntimeError is what uvloop raises when the cluster's client writes to a connection that it is closing itself."""
 
-# ARGV: the batch (MessagePack), the prefix, how long migrations are kept, the mark.
-# A customer: id, version, fields to set, fields to delete, schemes and segments in turn, moves.
-SCRIPT = """
-local batch, prefix, kept = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
-if redis.call('GET', prefix .. 'view') ~= ARGV[4] then return {-1, 0} end
-local written, outdated, days = 0, 0, {}
-for _, c in ipairs(batch) do
-  local key = prefix .. 'customer:' .. c[1]
-  local stored = tonumber(redis.call('HGET', key, 'version') or '-1')
-  if c[2] < stored then
-    outdated = outdated + 1
-  else
-    written = written + 1
-    if c[2] > stored then
-      for i = 1, #c[5], 2 do
-        local before = redis.call('HGET', key, c[5][i])
-        if before ~= c[5][i + 1] then
-          local count = prefix .. 'count:' .. c[5][i]
-          if before then redis.call('HINCRBY', count, before, -1) end
-          redis.call('HINCRBY', count, c[5][i + 1], 1)
-        end
-      end
-      for _, m in ipairs(c[6]) do
-        if m[1] > stored then
-          local day = prefix .. 'moves:' .. m[2]
-          redis.call('HINCRBY', day, m[3], 1)
-          days[day] = true
-        end
-      end
-    end
-    redis.call('HSET', key, unpack(c[3]))
-    if #c[4] > 0 then redis.call('HDEL', key, unpack(c[4])) end
-  end
-end
-for day in pairs(days) do redis.call('EXPIRE', day, kept) end
-return {written, outdated}
-"""
+T = TypeVar("T", tuple[int, int], bool)
 
 
-class Move(NamedTuple):
-    """A change as the counters see it; no segment is an empty text."""
-
-    version: int
-    scheme: str
-    origin: str
-    target: str
-    at: Instant
-
-
-class Shown(NamedTuple):
-    """How far Redis is, as offsets of the changelog: it knows what is in the records before them."""
-
-    assignments: int
-    forecasts: int
-
-
-class Identity(NamedTuple):
-    """Which Redis this is, and which of its lives."""
-
-    mark: bytes
-    run: str
-
-    def __str__(self) -> str:
-        """As a checkpoint keeps it."""
-        return f"{self.mark.decode()}@{self.run}"
-
-
-class Entry(NamedTuple):
-    """A customer's assignment to be shown."""
-
-    customer: str
-    version: int
-    updated_at: str
-    schemes: Mapping[str, Mapping[str, Any]]
-    moves: list[Move]
-    caused: Instant | None
-    """The time of the event that changed it, for the lag; None if no event did."""
-
-
-def _packed(entry: Entry) -> list[Any]:
-    fields, gone, segments = ["version", str(entry.version), "updated_at", entry.updated_at], [], []
-    for scheme, shown in entry.schemes.items():
-        fields += [scheme, shown["segment"], f"{scheme}.since", shown["since"]]
-        segments += [scheme, shown["segment"]]
-        for name in ("next_change_at", "next_segment"):
-            if shown[name] is None:
-                gone.append(f"{scheme}.{name}")
-            else:
-                fields += [f"{scheme}.{name}", shown[name]]
-    moves = [
-        [move.version, f"{move.scheme}:{day_of(move.at)}", f"{move.origin}>{move.target}"]
-        for move in entry.moves
-        if move.origin
-    ]
-    return [entry.customer, entry.version, fields, gone, segments, moves]
+async def connected(url: str, prefix: str) -> Store:
+    """What writes to this kind of Redis. Raises RedisError or OSError if it does not answer."""
+    options: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+    redis = Redis.from_url(url, decode_responses=False, **options)
+    try:
+        is_cluster = bool((await redis.info("cluster")).get("cluster_enabled"))
+    except BaseException:
+        await redis.aclose()
+        raise
+    if not is_cluster:
+        return Server(redis, prefix)
+    await redis.aclose()
+    return Cluster(RedisCluster.from_url(url, decode_responses=False, retry=Retry(NoBackoff(), 1), **options), prefix)
 
 
 class RedisView:
     """Writes assignments behind the partitions, in their order, and tells how far it got with each."""
 
     def __init__(self, url: str, names: Names, metrics: Metrics, *, wall: bool) -> None:
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-            decode_responses=False,
-        )
+        self._url = url
+        self._store: Store | None = None
         self._prefix = names.redis
         self._metrics = metrics
         self._wall = wall
-        self._queue: deque[tuple[int, Shown, list[Entry], str]] = deque()
-        self._identity: Identity | None = None
+        self._queue: deque[Parcel] = deque()
+        self._asked = float("-inf")
         self._whole: dict[int, str] = {}
         self._waiting = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._written: dict[int, Shown] = {}
-        self._script = self._redis.register_script(SCRIPT)
-        self._encode = msgspec.msgpack.Encoder().encode
-
-    @property
-    def identity(self) -> str:
+        self.identity = ""
         """Which Redis is written to; empty while that is not known."""
-        return "" if self._identity is None else str(self._identity)
 
     def whole(self, partition: int) -> str:
         """The identity of the Redis that knows all customers of a partition; empty if none does."""
@@ -185,18 +99,21 @@ class RedisView:
         """How far Redis is."""
         return self._written.get(partition, Shown(0, 0))
 
-    async def put(self, partition: int, shown: Shown, entries: list[Entry], whole: str = "") -> None:
-        """Queues entries, after which Redis is so far; waits while too much is queued.
+    def put(self, partition: int, shown: Shown, entries: list[Entry], counts: Counts, whole: str = "") -> None:
+        """Queues entries, after which Redis is so far, and the partition's customers are so many.
 
         `whole` is the identity of the Redis that then knows all customers of the partition.
         """
-        self._queue.append((partition, shown, entries, whole))
+        self._queue.append(Parcel(partition, shown, entries, whole, counts))
         self._waiting += len(entries)
         self._metrics.redis_backlog.set(self._waiting)
         self._arrived.set()
         if self._waiting > BACKLOG:
             self._room.clear()
-            await self._room.wait()
+
+    async def room(self) -> None:
+        """Waits while too much is queued."""
+        await self._room.wait()
 
     async def drain(self, seconds: float) -> None:
         """Waits until all is written, but not longer than this."""
@@ -207,37 +124,34 @@ class RedisView:
     async def run(self) -> None:
         """Writes, until cancelled."""
         while True:
-            await self._identify()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), PROBE_SECONDS)
-            self._arrived.clear()
-            while self._queue:
+            if time.monotonic() - self._asked >= PROBE_SECONDS:
+                await self._identify()
+            if self._queue:
                 await self._write_some()
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), PROBE_SECONDS)
+                self._arrived.clear()
 
-    async def _identify(self) -> None:
-        """Asks Redis who it is, and leaves our mark where there is none."""
+    async def _identify(self) -> Store:
+        """Asks Redis who it is, until it answers."""
         while True:
             try:
-                mark = await self._mark()
-                run = str((await self._redis.info("server"))["run_id"])
-            except (RedisError, OSError) as error:
+                if self._store is None:
+                    self._store = await connected(self._url, self._prefix)
+                found = await self._store.identify()
+            except FAILURES as error:
                 await self._note_failure(error)
             else:
-                if mark != REBUILDING:
+                if found is not None:
                     break
                 await asyncio.sleep(RETRY_SECONDS)
         self._metrics.redis_up.set(1)
-        found = Identity(mark, run)
-        if self._identity is not None and found != self._identity:
+        self._asked = time.monotonic()
+        if self.identity not in ("", found):
             logger.warning("Redis has lost its data, or may have: all customers are shown again")
-        self._identity = found
-
-    async def _mark(self) -> bytes:
-        mark = await self._redis.get(self._prefix + "view")
-        if mark is None:
-            await self._redis.set(self._prefix + "view", secrets.token_hex(8), nx=True)
-            mark = await self._redis.get(self._prefix + "view")
-        return b"" if mark is None else bytes(mark)  # type: ignore[arg-type]
+        self.identity = found
+        return self._store
 
     async def _note_failure(self, error: Exception) -> None:
         self._metrics.redis_up.set(0)
@@ -245,41 +159,32 @@ class RedisView:
         await asyncio.sleep(RETRY_SECONDS)
 
     async def _write_some(self) -> None:
-        taken, entries = 0, list[Entry]()
-        for _, _, some, _ in self._queue:
-            if taken and len(entries) + len(some) > BATCH:
+        parcels, entries = [self._queue[0]], list(self._queue[0].entries)
+        for parcel in islice(self._queue, 1, None):
+            if len(entries) + len(parcel.entries) > BATCH:
                 break
-            entries += some
-            taken += 1
+            parcels.append(parcel)
+            entries += parcel.entries
         for start in range(0, len(entries), BATCH):
             await self._write(entries[start : start + BATCH])
-        for _ in range(taken):
-            partition, shown, some, whole = self._queue.popleft()
-            self._waiting -= len(some)
-            if partition in self._written:
-                before = self._written[partition]
-                self._written[partition] = Shown(*map(max, before, shown))
-                if whole and whole == self.identity:
-                    self._whole[partition] = whole
+        await self._insist(lambda store: store.count(parcels), 0)
+        for parcel in parcels:
+            self._queue.popleft()
+            self._waiting -= len(parcel.entries)
+            self._note_written(parcel)
         self._metrics.redis_backlog.set(self._waiting)
         if self._waiting <= BACKLOG:
             self._room.set()
 
+    def _note_written(self, parcel: Parcel) -> None:
+        before = self._written.get(parcel.partition)
+        if before is not None:
+            self._written[parcel.partition] = Shown(*map(max, before, parcel.shown))
+            if parcel.whole and parcel.whole == self.identity:
+                self._whole[parcel.partition] = parcel.whole
+
     async def _write(self, entries: list[Entry]) -> None:
-        packed = self._encode([_packed(entry) for entry in entries])
-        while True:
-            mark = b"" if self._identity is None else self._identity.mark
-            try:
-                written, outdated = await self._script(args=[packed, self._prefix, MOVES_KEPT_SECONDS, mark])
-            except (RedisError, OSError) as error:
-                self._metrics.redis_writes.labels("failed").inc(len(entries))
-                await self._note_failure(error)
-                await self._identify()
-            else:
-                if written >= 0:
-                    break
-                await self._identify()
-        self._metrics.redis_up.set(1)
+        written, outdated = await self._insist(lambda store: store.show(entries), len(entries))
         self._metrics.redis_writes.labels("written").inc(written)
         self._metrics.redis_writes.labels("outdated").inc(outdated)
         if self._wall:
@@ -288,6 +193,22 @@ class RedisView:
                 if entry.caused is not None:
                     self._metrics.event_lag.observe(max(0.0, now - entry.caused) / 1000)
 
+    async def _insist(self, act: Callable[[Store], Awaitable[T | None]], entries: int) -> T:
+        """Does it until it is done, and asks Redis who it is whenever it was not."""
+        store = self._store or await self._identify()
+        while True:
+            try:
+                done = await act(store)
+            except FAILURES as error:
+                self._metrics.redis_writes.labels("failed").inc(entries)
+                await self._note_failure(error)
+            else:
+                if done:
+                    self._metrics.redis_up.set(1)
+                    return done
+            await self._identify()
+
     async def close(self) -> None:
         """Closes the connections."""
-        await self._redis.aclose()
+        if self._store is not None:
+            await self._store.close()

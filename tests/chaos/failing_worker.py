@@ -14,12 +14,15 @@ from typing import Any
 from streamseg.worker.log import Log
 from streamseg.worker.partition import Partition
 from streamseg.worker.reading import Reading
+from streamseg.worker.redis_cluster import Cluster
 from streamseg.worker.redis_view import RedisView
 
 STEPS = (
     "fenced", "republished", "folded", "completed", "states queued", "states acknowledged", "changes queued",
     "changes acknowledged", "batch acknowledged", "view told", "checkpoint written", "group written",
 )  # fmt: skip
+SHOWN_ON_A_CLUSTER = "shown on a cluster"
+"""Between a batch of customers and their counters; only on Redis Cluster there is such an instant."""
 
 
 class Doom:
@@ -78,6 +81,7 @@ def prepare(doom: Doom) -> None:
     after(doom, "changes acknowledged", Partition, "_send", changes)
     after(doom, "batch acknowledged", Reading, "acknowledge")
     after(doom, "view told", RedisView, "put")
+    after(doom, SHOWN_ON_A_CLUSTER, Cluster, "show")
     after(doom, "checkpoint written", Partition, "_write_checkpoint")
     after(doom, "group written", Partition, "_write")
 

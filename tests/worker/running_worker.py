@@ -22,10 +22,11 @@ from zlib import crc32
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.partitioner import murmur2
 from aiokafka.record.util import calc_crc32c
 from prometheus_client.parser import text_string_to_metric_families
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from streamseg.services.service import free_port
 from tests.worker.reference import by_version
@@ -93,6 +94,7 @@ class Site:
     partitioner: Partitioner = murmur2_partitioner
     topics: tuple[str, ...] = ()
     keys: str = "rekey"
+    redis_cluster: bool = False
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -150,7 +152,10 @@ class Site:
         """How far the group has come."""
 
         async def offsets(admin: AIOKafkaAdminClient) -> Any:
-            return await admin.list_consumer_group_offsets(self.group)
+            try:
+                return await admin.list_consumer_group_offsets(self.group)
+            except GroupCoordinatorNotAvailableError:  # nobody has committed anything to this broker yet
+                return {}
 
         return {tp: each.offset for tp, each in self._administer(offsets).items() if each.offset > 0}
 
@@ -250,7 +255,9 @@ class Site:
         return by_version(self.published())
 
     def redis(self) -> Redis:
-        return Redis.from_url(self.redis_url, decode_responses=True)
+        kind: Any = RedisCluster if self.redis_cluster else Redis
+        client: Redis = kind.from_url(self.redis_url, decode_responses=True)
+        return client
 
     def shown(self) -> dict[str, dict[str, str]]:
         """The hashes of all customers in Redis."""
