@@ -29,9 +29,7 @@ def build(arguments: dict[str, Any]) -> faust.App:
     events = app.topic(
         arguments["topic"], key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
     )
-    counts = app.Table(
-        "counts", default=int, partitions=arguments["partitions"], key_type=bytes, key_serializer="raw", value_type=int
-    )
+    counts = app.Table("counts", default=int, partitions=arguments["partitions"], key_type=bytes, value_type=int)
 
     async def count(stream: Any) -> None:
         async for event in stream.events():

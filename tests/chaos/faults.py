@@ -15,7 +15,7 @@ from redis import Redis
 from streamseg.services import LocalKafka, LocalRedis
 from streamseg.services.service import LOOPBACK, free_port
 from tests.chaos.proxy import Proxy
-from tests.chaos.stage import PATIENCE, Grounds, Row, Stage
+from tests.chaos.stage import PATIENCE, ChaosError, Grounds, Row, Stage
 from tests.worker.running_worker import ROOT, Site
 
 STALL_SECONDS = 5.0
@@ -75,7 +75,7 @@ def control(grounds: Grounds, kafka: LocalKafka, times: int) -> tuple[int, int]:
         worker = _stock(arguments, site.directory)
         try:
             for _ in range(times):
-                _until_it_commits(stage)
+                _until_it_commits(stage, worker)
                 stage.pause_between(1.0, 3.0)
                 _stall(kafka)
                 time.sleep(stage.dice.uniform(0.0, 0.5))
@@ -103,9 +103,15 @@ def _stock(arguments: dict[str, object], directory: Path) -> subprocess.Popen[by
         )  # fmt: skip
 
 
-def _until_it_commits(stage: Stage) -> None:
+def _until_it_commits(stage: Stage, worker: subprocess.Popen[bytes]) -> None:
     before = stage.site.committed()
-    stage.wait(lambda: stage.site.committed() != before, "stock Faust commits")
+
+    def commits() -> bool:
+        if worker.poll() is not None:
+            raise ChaosError(f"stock Faust ended with code {worker.poll()}: see stock.log")
+        return stage.site.committed() != before
+
+    stage.wait(commits, "stock Faust commits")
 
 
 def t8(grounds: Grounds) -> Row:

@@ -42,6 +42,8 @@ class Row:
     notes: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     """What else did not hold."""
+    seconds: float = 0.0
+    """How long all of it took."""
 
     @property
     def passed(self) -> bool:
