@@ -8,7 +8,7 @@ FUZZ := requirements/fuzz.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos fuzz lock format picture clean
+.PHONY: help setup demo test check bench chaos soak fuzz lock format picture clean
 
 help:  ## show this help
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ bench: setup  ## speed of replay and worker beside the plain decode floor (EVENT
 
 chaos: setup  ## every fault in turn, a table in docs/chaos.md (ONLY="T1 T6" SEED=7 for a part; SHORT=1)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)",$(if $(SHORT),,--report)) $(if $(SHORT),--short)
+
+soak: setup  ## steady load with deaths: memory, files, lag, and what became of it all (MINUTES=30, RATE=300)
+	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),300) --seed $(or $(SEED),1)
 
 fuzz: setup  ## inputs made by what they reach in the code (SECONDS=60 TARGET=event|definitions|state)
 	@$(INSTALL) --require-hashes -r $(FUZZ)

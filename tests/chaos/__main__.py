@@ -26,8 +26,9 @@ from tests.chaos.stage import Grounds, Row
 
 ROWS = {
     "T1": deaths.t1, "T2": deaths.t2, "T2b": deaths.t2b, "T3": deaths.t3, "T4": deaths.t4, "T5": faults.t5,
-    "T6": faults.t6, "T7": deaths.t7, "T8": faults.t8, "T9": deaths.t9, "T10": inputs.t10, "T11": inputs.t11,
-    "T13": inputs.t13, "T14": inputs.t14, "T15": inputs.t15, "T18": faults.t18, "T19": inputs.t19, "T20": inputs.t20,
+    "T6": faults.t6, "T7": deaths.t7, "T8": faults.t8, "T8b": faults.t8b, "T9": deaths.t9, "T10": inputs.t10,
+    "T11": inputs.t11, "T13": inputs.t13, "T14": inputs.t14, "T15": inputs.t15, "T18": faults.t18, "T19": inputs.t19,
+    "T20": inputs.t20,
 }  # fmt: skip
 REPORT = Path(__file__).parents[2] / "docs" / "chaos.md"
 BEGIN, END = "<!-- table -->", "<!-- /table -->"

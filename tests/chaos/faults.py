@@ -7,16 +7,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from functools import partial
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from redis import Redis
 
+from streamseg.rebuild import rebuild
 from streamseg.services import LocalKafka, LocalRedis
 from streamseg.services.service import LOOPBACK, free_port
+from streamseg.worker.settings import Names
 from tests.chaos.proxy import Proxy
 from tests.chaos.stage import PATIENCE, ChaosError, Grounds, Row, Stage
-from tests.worker.running_worker import ROOT, Site
+from tests.worker.redis_nodes import Node, fail_over, local_cluster
+from tests.worker.running_worker import ROOT, Site, wait_until
 
 STALL_SECONDS = 5.0
 
@@ -115,52 +119,130 @@ def _until_it_commits(stage: Stage, worker: subprocess.Popen[bytes]) -> None:
 
 
 def t8(grounds: Grounds) -> Row:
-    """Let Redis crash, hang, forget and overflow."""
-    row = Row("T8", "Redis: kill -9, SIGSTOP, FLUSHALL, maxmemory")
-    with LocalRedis(grounds.directory / "T8-redis") as redis, grounds.stage(row, redis_url=redis.url) as stage:
+    """Let Redis crash, hang, forget and overflow, and its network be slow, cut and dead; events go on meanwhile."""
+    row = Row("T8", "Redis: kill -9, SIGSTOP, FLUSHALL, maxmemory; network +200 ms, resets, half-open")
+    with LocalRedis(grounds.directory / "T8-redis") as redis, _network(redis.port, grounds.seed) as network:
+        url = f"redis://{LOOPBACK}:{network.port}/0"
+        with grounds.stage(row, redis_url=url) as stage:
+            stage.start(2)
+            stage.load(1_500, customers=3_000)
+            for fault in (_away(redis), _hanging(redis), _flushed(redis), _full(redis), _slow(network), _dead(network)):
+                stage.pause_between(*grounds.between((2.0, 3.0), (0.2, 0.4)))
+                _go_on_amid(stage, fault, grounds.times(15, 1))
+            for _ in range(grounds.times(10, 2)):
+                network.cut(0.5)
+                row.kills += 1
+                stage.pause_between(0.1, 0.5)
+            stage.finish()
+    return row
+
+
+def t8b(grounds: Grounds) -> Row:
+    """The same with a cluster: one node forgets, one comes back empty, one fails over, and it is all made anew."""
+    row = Row("T8b", "Redis Cluster: FLUSHALL of a node, restart without data, fail-over, rebuild-redis")
+    with (
+        local_cluster(grounds.directory / "T8b-redis", replicas=1) as nodes,
+        grounds.stage(row, redis_url=nodes[1].url, redis_cluster=True) as stage,
+    ):
         stage.start(2)
-        stage.load(1_500, customers=3_000)
-        for fault in (_crash, _hang, _forget, _overflow):
-            stage.pause_between(2.0, 3.0)
-            stage.require_unfinished()
-            before = _committed(stage.site)
-            fault(redis, grounds.times(15, 3))
-            row.kills += 1
-            stage.wait(partial(_is_beyond, stage.site, before), "events are worked on")
+        stage.load(1_000, customers=3_000)
+        for fault in (_forget_one(nodes), _empty(nodes), _fail_over(nodes), _rebuild(stage.site)):
+            stage.pause_between(*grounds.between((2.0, 3.0), (0.2, 0.4)))
+            _go_on_amid(stage, fault, grounds.times(10, 1))
         stage.finish()
     return row
+
+
+def _go_on_amid(stage: Stage, fault: AbstractContextManager[None], seconds: float) -> None:
+    """Events are committed while the fault lasts."""
+    stage.require_unfinished()
+    stage.row.kills += 1
+    with fault:
+        before = _committed(stage.outside)
+        stage.pause_between(seconds, seconds)
+        stage.wait(lambda: _committed(stage.outside) > before, "events are worked on amid the fault")
 
 
 def _committed(site: Site) -> int:
     return sum(site.committed().values())
 
 
-def _is_beyond(site: Site, before: int) -> bool:
-    return _committed(site) > before
+@contextmanager
+def _network(port: int, seed: int) -> Iterator[Proxy]:
+    proxy = Proxy(port, seed)
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
 
 
-def _crash(redis: LocalRedis, seconds: float) -> None:
+@contextmanager
+def _away(redis: LocalRedis) -> Iterator[None]:
     redis.kill()
-    time.sleep(seconds / 3)
+    yield
     redis.start()
 
 
-def _hang(redis: LocalRedis, seconds: float) -> None:
+@contextmanager
+def _hanging(redis: LocalRedis) -> Iterator[None]:
     redis.pause()
-    time.sleep(seconds)
+    yield
     redis.resume()
 
 
-def _forget(redis: LocalRedis, _: float) -> None:
+@contextmanager
+def _flushed(redis: LocalRedis) -> Iterator[None]:
     with Redis.from_url(redis.url) as client:
         client.flushall()
+    yield
 
 
-def _overflow(redis: LocalRedis, seconds: float) -> None:
+@contextmanager
+def _full(redis: LocalRedis) -> Iterator[None]:
     with Redis.from_url(redis.url) as client:
         client.config_set("maxmemory", "1mb")
-        time.sleep(seconds)
+        yield
         client.config_set("maxmemory", "0")
+
+
+@contextmanager
+def _slow(network: Proxy) -> Iterator[None]:
+    network.delay = 0.2
+    yield
+    network.delay = 0.0
+
+
+@contextmanager
+def _dead(network: Proxy) -> Iterator[None]:
+    network.hanging = True
+    yield
+    network.hanging = False
+
+
+@contextmanager
+def _forget_one(nodes: list[Node]) -> Iterator[None]:
+    nodes[1].tell("FLUSHALL")
+    yield
+
+
+@contextmanager
+def _empty(nodes: list[Node]) -> Iterator[None]:
+    nodes[2].kill()
+    yield
+    nodes[2].start()
+
+
+@contextmanager
+def _fail_over(nodes: list[Node]) -> Iterator[None]:
+    wait_until(lambda: nodes[3].works, "the cluster works")
+    fail_over(nodes[0], nodes[3])
+    yield
+
+
+@contextmanager
+def _rebuild(site: Site) -> Iterator[None]:
+    rebuild(site.redis_url, Names(site.prefix))
+    yield
 
 
 def t18(grounds: Grounds) -> Row:

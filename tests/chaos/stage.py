@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,7 @@ class Stage:
         self.endings: Counter[int] = Counter()
         self.kafka = kafka or site.kafka
         """Where load and verifier meet the broker."""
-        self.outside = Site(
-            self.kafka, site.redis_url, site.prefix, site.directory, site.definitions, site.clock, site.partitions
-        )
+        self.outside = replace(site, kafka=self.kafka)
         self.watch = Watch(self.kafka, site.changelog, *site.events, partitions=site.partitions)
         self.feed: Feed | None = None
 
@@ -201,6 +199,10 @@ class Grounds:
             yield stage
         finally:
             stage.close()
+
+    def between(self, full: tuple[float, float], short: tuple[float, float]) -> tuple[float, float]:
+        """How long to wait at least and at most, by the form of the run."""
+        return short if self.short else full
 
     def times(self, full: int, short: int) -> int:
         """How often, by the form of the run."""

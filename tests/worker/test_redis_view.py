@@ -122,6 +122,39 @@ def test_events_go_on_while_redis_hangs(site: Site, redis: LocalRedis) -> None:
         assert_shown(site, wanted)
 
 
+def test_a_worker_with_much_to_tell_a_redis_that_hangs_reads_no_further_until_it_is_back(
+    site: Site, redis: LocalRedis
+) -> None:
+    lines = shop_lines(9_000)
+    wanted = expected(STARTER, site.shares(lines))
+    worker = site.start(module="tests.worker.small_queue_worker")
+    try:
+        worker.wait_until_ready()
+        redis.pause()
+        site.produce(lines)
+        wait_until(lambda: worker.total("streamseg_redis_backlog") > 100, "assignments wait", [worker])
+        wait_until(Same(site.committed, times=20), "the worker reads no further", [worker])
+        assert not site.done()
+        redis.resume()
+        site.wait_until_done([worker])
+        assert_shown(site, wanted)
+    finally:
+        worker.kill()
+
+
+class Same:
+    """Whether something was the same so many times in a row."""
+
+    def __init__(self, look: Callable[[], object], times: int) -> None:
+        self._look, self._times = look, times
+        self._seen: list[object] = []
+
+    def __call__(self) -> bool:
+        self._seen.append(self._look())
+        last = self._seen[-self._times :]
+        return len(last) == self._times and all(each == last[0] for each in last)
+
+
 def test_a_view_that_somebody_spoilt_is_rebuilt_while_workers_write_to_it(site: Site) -> None:
     lines = shop_lines(8_000)
     wanted = expected(STARTER, site.shares(lines))

@@ -1,0 +1,247 @@
+"""`make soak`: steady load for as long as one likes, deaths now and then, and what it does to memory, files and lag.
+
+python -m tests.chaos.soak --minutes 30
+
+Of two workers one is killed every few minutes (every third time it is stopped in good order), the other never: its
+memory is what is measured. Whatever its state may grow by is full when the warm-up ends: the customers are always
+the same, a year of theirs goes by, which is the longest window, and each has sent more events than the ids that are
+remembered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, linear_regression, median
+
+import click
+
+from streamseg import services
+from streamseg.core.units import DAY, format_instant
+from tests.chaos.feed import Feed
+from tests.chaos.stage import Grounds, Row, Stage, partitions_of
+from tests.worker.running_worker import RunningWorker
+
+WARM_UP = 0.25
+"""The part of the run after which memory is measured."""
+EVENTS_EACH = 320
+"""Events of each customer in the warm-up: 256 ids are remembered."""
+PURCHASES = 0.2
+SILENT_DAYS = 75
+"""Every customer is silent for a quarter of the time, this many days on end: so that time has something to do."""
+FAULTS = 10
+"""Deaths and restarts in a run."""
+LONGEST_PEACE = 300.0
+SAMPLE_SECONDS = 2.0
+SLOPE_LIMIT = 1.0
+"""Per cent an hour."""
+JUDGED_MINUTES = 20.0
+"""A shorter run tells the slope, but is not judged by it: noise is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a worker process takes at an instant."""
+
+    at: float
+    memory: float
+    """Resident, in MB."""
+    files: int
+    threads: int
+    lag: float
+    """Records not read yet."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What a run came to; the last line of the output."""
+
+    minutes: float
+    events: int = 0
+    kills: int = 0
+    restarts: int = 0
+    lost: int = 0
+    doubled: int = 0
+    torn: int = 0
+    memory_mb: dict[str, float] = field(default_factory=dict)
+    slope_percent_an_hour: float = 0.0
+    files: dict[str, int] = field(default_factory=dict)
+    threads: dict[str, int] = field(default_factory=dict)
+    largest_lag: dict[str, float] = field(default_factory=dict)
+    recovery_max_s: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+
+
+class Sampler:
+    """Looks at the workers of a stage every few seconds, in a thread of its own."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.samples: dict[int, list[Sample]] = {}
+        """By process."""
+        self._stage = stage
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(SAMPLE_SECONDS):
+            for worker in list(self._stage.workers):
+                sample = look(worker)
+                if sample is not None:
+                    self.samples.setdefault(worker.process.pid, []).append(sample)
+
+
+def look(worker: RunningWorker) -> Sample | None:
+    """A sample of a worker; None if it is dead or not ready."""
+    place = Path(f"/proc/{worker.process.pid}")
+    try:
+        lag = worker.total("streamseg_consumer_lag_records") if worker.ready else None
+        status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
+        files = len(list((place / "fd").iterdir()))
+        if lag is None:
+            return None
+        memory = int(status["VmRSS"].split()[0]) / 1024
+        return Sample(time.monotonic(), memory, files, int(status["Threads"]), lag)
+    except (OSError, KeyError):  # it has died meanwhile
+        return None
+
+
+def lines(dice: random.Random, customers: int, step_ms: float) -> Iterator[tuple[str, bytes]]:
+    """The events of always the same customers, for ever; one every so many milliseconds of their time."""
+    at, number = 1_767_225_600_000.0, 0
+    while True:
+        who = dice.randrange(customers)
+        at += step_ms
+        if (at / DAY / SILENT_DAYS + who) % 4 < 1:
+            continue
+        number += 1
+        event = {"id": f"e{number}", "type": "page_view", "customer_id": f"c{who}", "time": format_instant(int(at))}
+        if dice.random() < PURCHASES:
+            event |= {"type": "purchase", "order_id": f"o{number}", "amount": f"{dice.randrange(500, 9000) / 100:.2f}"}
+        yield f"c{who}", json.dumps(event).encode()
+
+
+def slope(samples: Sequence[Sample]) -> float:
+    """The growth of memory: a straight line through all samples (least squares), in per cent of their mean an hour."""
+    line = linear_regression([sample.at for sample in samples], [sample.memory for sample in samples])
+    return line.slope * 3600 / fmean(sample.memory for sample in samples) * 100
+
+
+def fault(stage: Stage, number: int, figures: Figures) -> None:
+    """Kill the second worker, or stop it in good order, and start another."""
+    stage.wait(lambda: all(partitions_of(worker) for worker in stage.workers), "both have a share")
+    if number % 3 == 2:
+        victim = stage.workers.pop(1)
+        held, began = partitions_of(victim), time.monotonic()
+        if code := victim.stop():
+            figures.wrong.append(f"a stopped worker ended with code {code}: {victim.log_tail(3)}")
+        stage.start(1)
+        stage.recover(held, began)
+        figures.restarts += 1
+    else:
+        stage.kill(1)
+        figures.kills += 1
+
+
+def soak(grounds: Grounds, minutes: float, rate: float) -> Figures:
+    """Run it."""
+    figures, row = Figures(minutes), Row("soak", "")
+    seconds = minutes * 60
+    warm = seconds * WARM_UP
+    customers = max(10, int(rate * warm / EVENTS_EACH))
+    with grounds.stage(row) as stage:
+        stage.start(2)
+        steady = stage.workers[0].process.pid
+        began = time.monotonic()
+        made = lines(
+            stage.dice, customers, step_ms=366 * DAY / (rate * warm) * 0.75
+        )  # a quarter of the draws is silent
+        stage.feed = Feed(stage.outside, made, rate)
+        sampler = Sampler(stage)
+        peace = min(LONGEST_PEACE, seconds / FAULTS)
+        number = 0
+        while (left := began + seconds - time.monotonic()) > 0:
+            stage.pause_between(*[min(peace, left)] * 2)
+            if left > peace:
+                fault(stage, number, figures)
+                number += 1
+                tell(sampler.samples[steady], began)
+        sampler.stop()
+        stage.finish()
+        if stage.workers[0].process.pid != steady:
+            figures.wrong.append("the worker that nobody kills has ended by itself")
+    figures.wrong += [*row.wrong, *row.verdict.examples]
+    conclude(figures, row, sampler.samples.pop(steady), sampler.samples, began + warm)
+    return figures
+
+
+def tell(samples: Sequence[Sample], began: float) -> None:
+    last = samples[-1]
+    click.echo(
+        f"{(last.at - began) / 60:5.1f} min: {last.memory:.1f} MB, {last.files} files, {last.threads} threads, "
+        f"lag {last.lag:.0f}"
+    )
+
+
+def conclude(
+    figures: Figures, row: Row, steady: Sequence[Sample], others: dict[int, list[Sample]], warm: float
+) -> None:
+    """Put the figures together; what does not hold is among `wrong`."""
+    judged, measured = row.verdict, [sample for sample in steady if sample.at >= warm]
+    figures.events, figures.lost, figures.doubled, figures.torn = (
+        judged.events, judged.lost, judged.doubled, judged.torn,
+    )  # fmt: skip
+    tenth = max(1, len(measured) // 10)
+    figures.memory_mb = {
+        "first": round(median(sample.memory for sample in measured[:tenth]), 1),
+        "last": round(median(sample.memory for sample in measured[-tenth:]), 1),
+        "largest of all workers": round(max(s.memory for each in (steady, *others.values()) for s in each), 1),
+    }
+    figures.slope_percent_an_hour = round(slope(measured), 2)
+    figures.files = _ends([sample.files for sample in measured])
+    figures.threads = _ends([sample.threads for sample in measured])
+    figures.largest_lag = {
+        "steady": max(sample.lag for sample in steady),
+        "killed": max((sample.lag for each in others.values() for sample in each), default=0.0),
+    }
+    figures.recovery_max_s = round(max(row.recoveries), 1)
+    if figures.minutes >= JUDGED_MINUTES and figures.slope_percent_an_hour >= SLOPE_LIMIT:
+        figures.wrong.append(f"memory grows by {figures.slope_percent_an_hour} % an hour")
+    if not judged.right:
+        figures.wrong.append("the end is not right")
+
+
+def _ends(values: Sequence[int]) -> dict[str, int]:
+    return {"first": values[0], "last": values[-1], "most": max(values)}
+
+
+@click.command()
+@click.option("--minutes", default=30.0, show_default=True)
+@click.option("--rate", default=300.0, show_default=True, help="Events a second.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--directory", type=click.Path(path_type=Path), default=None, help="Where logs are kept.")
+def main(minutes: float, rate: float, seed: int, directory: Path | None) -> None:
+    """Run it, and end with 1 if something did not hold."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    place = directory or Path(tempfile.mkdtemp(prefix="streamseg-soak-"))
+    click.echo(f"seed {seed}, {minutes:g} minutes, logs in {place}")
+    with services.kafka(place / "kafka") as kafka, services.redis(place / "redis") as redis_url:
+        figures = soak(Grounds(kafka, redis_url, place, seed, short=False), minutes, rate)
+    click.echo(json.dumps(asdict(figures)))
+    sys.exit(1 if figures.wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
