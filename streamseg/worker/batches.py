@@ -314,13 +314,16 @@ class BatchConsumer(driver.Consumer):
         """Wait until the owner acknowledged what it was handed, or for DRAIN_SECONDS; then commit.
 
         Called when partitions are revoked, and twice at a stop: the second time the owner has closed
-        everything, and there is nothing left to wait for.
+        everything, and there is nothing left to wait for. Partitions that are revoked are nobody's until the group
+        has given them out: Faust flushes the producer next, and nothing may follow that.
         """
         deadline = time.monotonic() + DRAIN_SECONDS
         while self.readings.in_flight and time.monotonic() < deadline and not self.should_stop:
             await asyncio.sleep(0.01)
         if not await self.commit():  # False also when another commit was under way: that one may be older
             await self.commit()
+        if not self.app.should_stop:
+            self.app.kept = frozenset()
 
     # -- health
 

@@ -558,7 +558,8 @@ class Partition:
             while (group := await self._commits.get()) is not None:
                 if not await self._owned():
                     return
-                await self._write(group)
+                if not await self._write(group):
+                    return
                 self._writing -= 1
                 if self._shell.monotonic() >= self._checkpoint_due:
                     await self._write_checkpoint()
@@ -573,12 +574,14 @@ class Partition:
             await asyncio.sleep(OWNERSHIP_POLL)
         return True
 
-    async def _write(self, group: Group) -> None:
+    async def _write(self, group: Group) -> bool:
+        """Writes a group; False if the partition went to another worker amid it, who finishes what the states say."""
         if group.states:
             await self._append(group.states)
-            self._published = self._end
         elif group.current:
             await self._write_checkpoint(always=True)  # what is told is told by the owner
+        if not await self._owned():  # the acknowledgement may have taken long
+            return False
         await asyncio.gather(
             self._send(self._names.changes, group.changes),
             self._send(self._names.current, group.current),
@@ -588,12 +591,15 @@ class Partition:
         await asyncio.gather(
             *(self._send(self._rekeyed, items, partition) for partition, items in group.sent_on.items())
         )
+        if group.states:
+            self._published = self._end
         for ack in group.acks:
             await ack()
         self._settled_clock, self._settled_sources = group.clock, group.sources
         self._settled_rejections = group.rejections
         self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.counts, group.whole)
         await self._view.room()
+        return True
 
     async def _append(self, items: list[Item]) -> None:
         """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""

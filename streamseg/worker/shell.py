@@ -69,8 +69,8 @@ class Shell:
     def owns(self, partition: int) -> bool:
         """Whether this worker holds the partition in the group's present generation, as far as it knows.
 
-        False from the moment a rebalance gave a new generation until the partition is known to be kept, and while
-        it is closed because it was lost. To be asked before each write. A worker that was paused learns of its
+        False from the moment a rebalance asked for the partition until it is known to be kept, and while it is
+        closed because it was lost. To be asked before each write. A worker that was paused learns of its
         loss only with its next heartbeat.
         """
         return partition in self._app.kept and self.generation == self._app.assigned_generation != -1
