@@ -64,6 +64,9 @@ REFRESHED = 200
 REFRESH_AFTER = 2.0
 """Seconds after which a forecast that only moved is refreshed in Redis; interfaces allow 5."""
 CHECKPOINT_EVERY = 1.0
+CHECKPOINT_ANYWAY = 60.0
+"""Seconds after which a checkpoint is written though nothing has moved: only who appends meets what somebody else has
+appended, and it has to be met well before compaction (`min.compaction.lag.ms` of the changelog) keeps nothing else."""
 OUTBOX_BYTES = 50_000
 """One customer's changes in one state record: a group ends when they are more."""
 OWNERSHIP_POLL = 0.02
@@ -182,6 +185,7 @@ class Partition:
         self._settled_rejections: dict[str, Rejections] = {}
         self._checkpointed: Checkpoint | None = None
         self._checkpoint_due = 0.0
+        self._append_due = 0.0
         self._end = 0
         """The offset of the next changelog record, as long as nobody else writes."""
         self._fence = -1
@@ -603,6 +607,7 @@ class Partition:
 
     async def _append(self, items: list[Item]) -> None:
         """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""
+        self._append_due = self._shell.monotonic() + CHECKPOINT_ANYWAY
         last = await self._send(self._changelog, items)
         expected, self._end = self._end, last + 1
         if self._end != expected + len(items):
@@ -649,7 +654,7 @@ class Partition:
             self._settled_rejections,
             self._placement.rule,
         )
-        if always or checkpoint != self._checkpointed:
+        if always or checkpoint != self._checkpointed or self._shell.monotonic() >= self._append_due:
             await self._append([(CHECKPOINT_KEY, records.encode_checkpoint(checkpoint), [])])
             self._checkpointed = checkpoint
 
