@@ -47,7 +47,7 @@ def _delete(redis: Redis, prefix: str) -> int:
         deleted += redis.unlink(*keys)
     for keys in _chunks(redis, f"{prefix}count:*"):
         redis.unlink(*keys)
-    redis.delete(f"{prefix}view")
+    redis.delete(f"{prefix}epochs", f"{prefix}view")
     return deleted
 
 

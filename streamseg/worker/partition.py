@@ -46,7 +46,7 @@ from streamseg.worker.log import Item, Log
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.placement import Placement, check_key, fault
-from streamseg.worker.redis_entry import Counts, Entry, Move, Shown
+from streamseg.worker.redis_entry import Counts, Entry, Move, Shown, Writer
 from streamseg.worker.redis_view import RedisView
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
@@ -553,7 +553,8 @@ class Partition:
 
     def _entry(self, customer: str, profile: Profile, told: _Told) -> Entry:
         schemes = messages.assignment(self._definitions, profile, told.ahead)
-        return Entry(customer, profile.version, format_instant(profile.at), schemes, told.moves, told.caused)
+        updated_at, writer = format_instant(profile.at), Writer(self.number, self.customers.epoch)
+        return Entry(customer, profile.version, updated_at, schemes, told.moves, told.caused, writer)
 
     # Out
 

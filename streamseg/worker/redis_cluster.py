@@ -39,16 +39,18 @@ class _Script:
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-# KEYS: customers of one slot. ARGV: for each of them version, fields to set, fields to delete (MessagePack).
+# KEYS: customers of one slot. ARGV: for each of them version, epoch, fields to set, fields to delete (MessagePack).
 _SHOW = _Script("""
 local written, outdated = 0, 0
 for i, c in ipairs(cmsgpack.unpack(ARGV[1])) do
-  if c[1] < tonumber(redis.call('HGET', KEYS[i], 'version') or '-1') then
+  local stored = redis.call('HMGET', KEYS[i], 'version', 'epoch')
+  if c[1] < tonumber(stored[1] or '-1') or c[2] < tonumber(stored[2] or '0') then
     outdated = outdated + 1
   else
     written = written + 1
-    redis.call('HSET', KEYS[i], unpack(c[2]))
-    if #c[3] > 0 then redis.call('HDEL', KEYS[i], unpack(c[3])) end
+    redis.call('HSET', KEYS[i], unpack(c[3]))
+    redis.call('HSET', KEYS[i], 'epoch', c[2])
+    if #c[4] > 0 then redis.call('HDEL', KEYS[i], unpack(c[4])) end
   end
 end
 return {written, outdated}
@@ -167,7 +169,7 @@ class Cluster:
             key = f"{self._prefix}customer:{entry.customer}"
             keys, packed = slots[key_slot(key.encode())]
             keys.append(key)
-            packed.append([entry.version, *entry.fields()])
+            packed.append([entry.version, entry.writer.epoch, *entry.fields()])
         found = await self._run([_Call(_SHOW, keys, [self._encode(packed)]) for keys, packed in slots.values()])
         return None if found is None else (sum(each[0] for each in found), sum(each[1] for each in found))
 

@@ -42,6 +42,13 @@ class Shown(NamedTuple):
     forecasts: int
 
 
+class Writer(NamedTuple):
+    """Who shows an assignment: the owner of a partition, since the epoch in which it took it over."""
+
+    partition: int
+    epoch: int
+
+
 class Entry(NamedTuple):
     """A customer's assignment to be shown."""
 
@@ -52,6 +59,7 @@ class Entry(NamedTuple):
     moves: list[Move]
     caused: Instant | None
     """The time of the event that changed it, for the lag; None if no event did."""
+    writer: Writer
 
     def fields(self) -> tuple[list[str], list[str]]:
         """The fields of the customer's hash and their values in turn, and the fields that it must not have."""

@@ -1,7 +1,7 @@
 """One Redis server: one script moves a batch of customers, and their counters with them.
 
-It compares versions, so that a late writer never overwrites a newer assignment, and moves the counters of segments
-and migrations in the same step: they stay exact.
+It compares versions and epochs, so that a late writer never overwrites a newer assignment or forecast, and moves the
+counters of segments and migrations in the same step: they stay exact.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ REBUILDING = b"rebuilding"
 """The mark while somebody deletes the view; it goes by itself if that somebody dies."""
 
 # ARGV: the batch (MessagePack), the prefix, how long migrations are kept, the mark.
-# A customer: id, version, fields to set, fields to delete, schemes and segments in turn, moves.
+# A customer: id, version, fields to set, fields to delete, schemes and segments in turn, moves, partition, epoch.
 SCRIPT = """
 local batch, prefix, kept = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 if redis.call('GET', prefix .. 'view') ~= ARGV[4] then return {-1, 0} end
-local written, outdated, days = 0, 0, {}
+local written, outdated, days, epochs = 0, 0, {}, {}
 for _, c in ipairs(batch) do
+  if not epochs[c[7]] then epochs[c[7]] = tonumber(redis.call('HGET', prefix .. 'epochs', c[7]) or '0') end
+  if c[8] > epochs[c[7]] then
+    redis.call('HSET', prefix .. 'epochs', c[7], c[8])
+    epochs[c[7]] = c[8]
+  end
   local key = prefix .. 'customer:' .. c[1]
   local stored = tonumber(redis.call('HGET', key, 'version') or '-1')
-  if c[2] < stored then
+  if c[2] < stored or c[8] < epochs[c[7]] then
     outdated = outdated + 1
   else
     written = written + 1
@@ -72,7 +77,7 @@ def _packed(entry: Entry) -> list[Any]:
     fields, gone = entry.fields()
     segments = [text for scheme, shown in entry.schemes.items() for text in (scheme, shown["segment"])]
     moves = [[move.version, move.day, move.pair] for move in entry.moves if move.origin]
-    return [entry.customer, entry.version, fields, gone, segments, moves]
+    return [entry.customer, entry.version, fields, gone, segments, moves, *entry.writer]
 
 
 class Server:

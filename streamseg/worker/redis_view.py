@@ -6,6 +6,10 @@ owner of a partition shows all of its customers again; the checkpoint says of wh
 
 How one server and how a cluster are written to stands in redis_server.py and redis_cluster.py; which of both it is,
 Redis says itself.
+
+A worker that lost a partition may still have something to write. Versions keep it from showing an older segment, but
+not an older forecast: so Redis remembers the epoch of who wrote, and takes nothing of a lower one. The owner shows all
+that the one before it may not have shown.
 """
 
 from __future__ import annotations

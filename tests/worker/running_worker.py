@@ -260,8 +260,11 @@ class Site:
         return client
 
     def shown(self) -> dict[str, dict[str, str]]:
-        """The hashes of all customers in Redis."""
-        return {key.split(":", 2)[2]: each for key, each in self._hashes("customer:*").items()}
+        """The hashes of all customers in Redis, without what only workers read."""
+        found = {key.split(":", 2)[2]: each for key, each in self._hashes("customer:*").items()}
+        for each in found.values():
+            each.pop("epoch", None)
+        return found
 
     def counts(self) -> dict[str, Counter[str]]:
         """Customers by segment, for each scheme, as Redis says; segments without any are left out."""

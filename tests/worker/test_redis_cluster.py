@@ -16,7 +16,7 @@ from redis.crc import key_slot
 
 from streamseg.core.units import DAY
 from streamseg.worker.redis_cluster import mark_key, slots_to_mark
-from streamseg.worker.redis_entry import Entry, Move, Parcel, Shown, Store
+from streamseg.worker.redis_entry import Entry, Move, Parcel, Shown, Store, Writer
 from streamseg.worker.redis_view import connected
 from tests.chaos.failing_worker import SHOWN_ON_A_CLUSTER
 from tests.worker.comparison import assert_equal
@@ -105,7 +105,7 @@ def test_a_spoilt_view_is_rebuilt_while_a_worker_writes_to_it(site: Site) -> Non
 
 def parcel(partition: int, offset: int, counts: dict[str, int], moves: list[Move] | None = None) -> Parcel:
     """What a partition has to say as of an offset."""
-    entry = Entry("c1", 1, "", {}, moves or [], None)
+    entry = Entry("c1", 1, "", {}, moves or [], None, Writer(partition, 1))
     return Parcel(partition, Shown(offset, offset), [entry], "", {"value": counts})
 
 
@@ -167,14 +167,15 @@ def test_a_move_counts_once_whether_it_is_told_in_one_group_or_again_with_its_ow
 
 
 def test_a_customer_is_not_set_back_by_a_late_writer(bare: Site) -> None:
-    def as_of(version: int, segment: str) -> Entry:
+    def as_of(version: int, segment: str, epoch: int = 1) -> Entry:
         shown = {"segment": segment, "since": "", "next_change_at": None, "next_segment": None}
-        return Entry("c{1}", version, "", {"value": shown}, [], None)
+        return Entry("c{1}", version, "", {"value": shown}, [], None, Writer(0, epoch))
 
     async def show(store: Store) -> list[tuple[int, int] | None]:
-        return [await store.show([as_of(2, "loyal")]), await store.show([as_of(1, "new"), as_of(3, "lost")])]
+        groups = [as_of(2, "loyal")], [as_of(1, "new"), as_of(3, "lost", epoch=2)], [as_of(3, "loyal")]
+        return [await store.show(group) for group in groups]
 
-    assert in_store(bare, show) == [(1, 0), (1, 1)]
+    assert in_store(bare, show) == [(1, 0), (1, 1), (0, 1)]
     assert bare.shown()["c{1}"] == {"version": "3", "value": "lost", "value.since": "", "updated_at": ""}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from redis import Redis
 
 from streamseg.services import LocalRedis
 from streamseg.shop import Shop
+from streamseg.worker.redis_entry import Entry, Writer
+from streamseg.worker.redis_view import connected
+from streamseg.worker.settings import Names
 from tests.worker.comparison import assert_equal, hashes, wait_for_equality, without_times
 from tests.worker.reference import Outcome, expected
 from tests.worker.running_worker import ROOT, STARTER, Site, wait_until
@@ -107,6 +111,23 @@ def test_a_redis_that_was_flushed_while_no_worker_ran_is_filled_by_the_next_one(
     flush(redis)
     with site.worker():
         assert_shown(site, wanted)
+
+
+def test_a_worker_that_lost_a_partition_does_not_show_an_older_forecast(site: Site) -> None:
+    def entry(epoch: int, ahead: str) -> Entry:
+        shown = {"segment": "top", "since": "then", "next_change_at": ahead, "next_segment": "nobody"}
+        return Entry("ada", 3, "then", {"value": shown}, [], None, Writer(0, epoch))
+
+    async def write() -> list[tuple[int, int] | None]:
+        store = await connected(site.redis_url, Names(site.prefix).redis)
+        assert await store.identify()
+        entries = [entry(1, "soon"), entry(2, "later"), entry(1, "soon")]
+        found = [await store.show([each]) for each in entries]
+        await store.close()
+        return found
+
+    assert asyncio.run(write()) == [(1, 0), (1, 0), (0, 1)]
+    assert site.shown()["ada"]["value.next_change_at"] == "later"
 
 
 def test_events_go_on_while_redis_hangs(site: Site, redis: LocalRedis) -> None:
