@@ -134,7 +134,9 @@ class RedisView:
                 await self._write_some()
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), PROBE_SECONDS)
+                    # Not wait_for: of Python 3.11 that forgets that it was cancelled, when something arrives just then.
+                    async with asyncio.timeout(PROBE_SECONDS):
+                        await self._arrived.wait()
                 self._arrived.clear()
 
     async def _identify(self) -> Store:
