@@ -54,8 +54,8 @@ fuzz: setup  ## inputs made by what they reach in the code (SECONDS=60 TARGET=ev
 	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(TARGET),--target $(TARGET))
 
 lock:  ## compile the locks anew (UPGRADE=--upgrade for newer versions)
-	$(COMPILE) $(UPGRADE) --extra local pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) $(UPGRADE) --extra local --group dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb --group dev pyproject.toml -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) --universal --group pyproject.toml:fuzz -o $(FUZZ)
 	$(BIN)/python requirements/freshness.py --write
 

@@ -27,6 +27,7 @@ def wanted() -> dict[str, str]:
     runtime: list[object] = [
         project["dependencies"],
         project["optional-dependencies"]["local"],
+        project["optional-dependencies"]["rocksdb"],
         project["requires-python"],
     ]
     return {
