@@ -30,6 +30,7 @@ from streamseg.formats.messages import encode_json
 from streamseg.recording import read_lines
 from streamseg.replay import Replay
 from streamseg.tail import connected, partitions_of, printable
+from streamseg.worker.fetches import Record
 from streamseg.worker.loading import Loaded
 from streamseg.worker.settings import Names
 
@@ -142,7 +143,7 @@ def read_profile(
     loaded = asyncio.run(_load(customer.encode(), list(kafka), names.changelog(group)))
     for each in loaded:
         _check_definitions(each, definitions, group)
-    states = [state for each in loaded for state in each.states.values()]
+    states = [state for each in loaded for _, state in each.states.items()]
     if not states:
         raise UnknownCustomerError(
             f"customer {customer!r} is unknown: {names.changelog(group)} has no state of it. Did it have events, and "
@@ -169,7 +170,7 @@ def _instant(earliest: Instant, at: Instant | None) -> Instant:
 
 def _check_definitions(loaded: Loaded, definitions: Definitions, group: str) -> None:
     checkpoint = loaded.checkpoint
-    if checkpoint is not None and loaded.states and checkpoint.definitions != definitions.hash:
+    if checkpoint is not None and not loaded.empty and checkpoint.definitions != definitions.hash:
         raise InputError(
             f"the state of group {group!r} was made with definitions {checkpoint.definitions}, but "
             f"{definitions.name} is {definitions.hash}: give the file that the worker runs with"
@@ -190,14 +191,9 @@ async def _load(key: bytes, kafka: list[str], topic: str) -> list[Loaded]:
     return list(loaded.values())
 
 
-def _only(wanted: bytes, loaded: Loaded) -> Callable[[bytes, bytes | None, int], None]:
-    kept = (wanted, records.CHECKPOINT_KEY)
-
-    def take(key: bytes, value: bytes | None, offset: int) -> None:
-        if key in kept:
-            loaded.add(key, value, offset)
-
-    return take
+def _only(wanted: bytes, loaded: Loaded) -> Callable[[Sequence[Record]], None]:
+    kept = (wanted, records.CHECKPOINT_KEY, records.FENCE_KEY)
+    return lambda taken: loaded.take([record for record in taken if record.key in kept])
 
 
 # What it means

@@ -32,14 +32,20 @@ _FIELDS = 15
 _EPOCH = Struct(">I")
 _EPOCH_AT = 37
 _NO_EPOCH = _EPOCH.pack(0)
-_WORTH = slice(24, 32)
+WRITER = slice(_FORMAT_AT, _EPOCH_AT + _EPOCH.size)
+"""Format and epoch: equal to `writer(epoch)` in a record that this version wrote in that epoch."""
+_SUMMARY = Struct(">qq")  # wake, worth
+_SUMMARY_AT = 16
 AGE = slice(0, 16)
 """Position and instant: of two records of a customer the one with the greater bytes here is newer."""
 _LENGTH = Struct(">I")
 _NO_OUTBOX = _LENGTH.pack(0)
-_NONE = 255
+NO_SEGMENT = 255
+"""The byte of a scheme that has not put the customer anywhere."""
+FIRST_CUSTOMER = b"\x01"
+"""Keys below are of no customer: ids are not empty, and have no control characters."""
 CHECKPOINT_KEY = b"\x00checkpoint"
-"""No customer id: those have no control characters."""
+"""The key of the record that tells how far a partition is."""
 FENCE_KEY = b"\x00fence"
 """The key of the record by which a worker takes a partition over."""
 MAX_STATE_BYTES = 900_000
@@ -80,6 +86,8 @@ class State:
     """The offset of the last event applied, by where events come from: a topic, or topic/partition for those that
     were sent on from another partition."""
     worth: int = 0
+    counted: tuple[int, bytes] | None = None
+    """The worth and the segments that the census has of it; None if it counts nowhere."""
 
 
 def _extend(value: Any) -> Any:
@@ -109,7 +117,7 @@ def encode_state(state: State, layout_mark: bytes, epoch: int) -> tuple[bytes, b
     position = sum(state.offsets.values()) + len(state.offsets)
     head = _HEADER.pack(
         position, profile.at, profile.wake, state.worth, profile.version, FORMAT, epoch, len(profile.segments)
-    ) + bytes([_NONE if segment == UNSET else segment for segment in profile.segments])
+    ) + bytes([NO_SEGMENT if segment == UNSET else segment for segment in profile.segments])
     content = [
         layout_mark, state.offsets, profile.entered, profile.recent, profile.orders, profile.waiting, profile.rows,
         profile.positions, profile.totals, profile.marks, profile.latest, profile.attributes,
@@ -152,7 +160,7 @@ def read_header(data: bytes) -> Header:
     if form != FORMAT:
         raise _unknown_format(form)
     segments = data[_HEADER.size : _HEADER.size + schemes]
-    return Header(position, at, wake, worth, version, tuple(UNSET if s == _NONE else s for s in segments))
+    return Header(position, at, wake, worth, version, tuple(UNSET if s == NO_SEGMENT else s for s in segments))
 
 
 def _unknown_format(form: int) -> StateError:
@@ -181,6 +189,11 @@ def _epoch_at(data: bytes, place: int) -> int:
     return epoch
 
 
+def writer(epoch: int) -> bytes:
+    """What records of this format and epoch have at `WRITER`."""
+    return bytes([FORMAT]) + _EPOCH.pack(epoch)
+
+
 def encode_fence(epoch: int) -> bytes:
     """The value of a fence: from it on, only records of this epoch and of higher ones count."""
     return _EPOCH.pack(epoch)
@@ -193,9 +206,10 @@ def read_fence(data: bytes) -> int:
     return _epoch_at(data, 0)
 
 
-def standing(data: bytes) -> tuple[bytes, bytes]:
-    """Worth and segments, as bytes: equal for two states that count the same."""
-    return data[_WORTH], data[_HEADER.size : _HEADER.size + data[_HEADER.size - 1]]
+def summary(data: bytes) -> tuple[Instant, int, bytes]:
+    """What of a state can be told at once: when time may change it, its worth, its segments (one byte a scheme)."""
+    wake, worth = _SUMMARY.unpack_from(data, _SUMMARY_AT)
+    return wake, worth, data[_HEADER.size : _HEADER.size + data[_HEADER.size - 1]]
 
 
 def _outbox_bounds(data: bytes) -> tuple[int, int]:
@@ -215,8 +229,8 @@ def _cut_off(data: bytes) -> StateError:
 
 def has_outbox(data: bytes) -> bool:
     """Whether a record carries changes."""
-    start, end = _outbox_bounds(data)
-    return end > start
+    start = _HEADER.size + data[_HEADER.size - 1]
+    return data[start : start + _LENGTH.size] != _NO_OUTBOX
 
 
 def read_outbox(data: bytes) -> list[Sent]:

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from streamseg.core.definitions import Definitions
-from streamseg.core.profile import UNSET
-from streamseg.formats.state import Header
+from streamseg.formats.state import NO_SEGMENT
 
 
 class Census:
@@ -18,12 +17,15 @@ class Census:
         self.customers: Counter[tuple[int, int]] = Counter()
         self.worth: Counter[tuple[int, int]] = Counter()
 
-    def add(self, header: Header, sign: int = 1) -> None:
-        """Counts a customer in (or out, with sign -1)."""
-        for place, segment in enumerate(header.segments):
-            if segment != UNSET:
-                self.customers[place, segment] += sign
-                self.worth[place, segment] += sign * header.worth
+    def add(self, segments: bytes, worth: int, customers: int = 1) -> None:
+        """Counts customers with these segments (one byte a scheme) in, or out if they are negative.
+
+        The worth is that of all of them, and negative, too, if they go out.
+        """
+        for place, segment in enumerate(segments):
+            if segment != NO_SEGMENT:
+                self.customers[place, segment] += customers
+                self.worth[place, segment] += worth
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Customers by segment, for each scheme; those of segments without any are left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from streamseg.core.definitions import Definitions
@@ -11,13 +12,15 @@ from streamseg.core.units import Instant
 from streamseg.formats import state as records
 from streamseg.formats.state import Sent, State, StateError
 from streamseg.worker.census import Census
+from streamseg.worker.memory_states import MemoryStates
+from streamseg.worker.states import States
 
-CACHED = 20_000
-"""Decoded profiles kept from one generation to the next; there are two generations at most."""
+HOT = 20_000
+"""Decoded profiles of a partition kept from one generation to the next; there are two generations at most."""
 
 
 class Customers:
-    """A shelf of profiles over a dictionary of state records.
+    """A shelf of profiles over state records.
 
     Profiles changed since the last `collect` are dirty; they stay decoded until then.
     """
@@ -25,7 +28,8 @@ class Customers:
     def __init__(self, definitions: Definitions) -> None:
         self._definitions = definitions
         self._mark = definitions.layout.fingerprint.encode()
-        self._states: dict[bytes, bytes] = {}
+        self._states: States = MemoryStates()
+        self._count = 0
         self._young: dict[str, State] = {}
         self._old: dict[str, State] = {}
         self._dirty: dict[str, State] = {}
@@ -34,11 +38,11 @@ class Customers:
         self.census = Census(definitions)
 
     def __len__(self) -> int:
-        return len(self._states)
+        return self._count
 
     def __iter__(self) -> Iterator[str]:
-        """The ids of all customers."""
-        return (key.decode() for key in list(self._states))
+        """The ids of all customers there are now, whoever comes meanwhile."""
+        return (key.decode() for key in iter(self._states))
 
     def get(self, customer: str) -> Profile | None:
         """The profile of a customer, None for an unknown one."""
@@ -59,6 +63,7 @@ class Customers:
                 state = records.decode_state(data, self._definitions.layout, self._mark)
             except StateError as error:
                 raise StateError(f"customer {customer!r}: {error}") from error
+            state.counted = records.summary(data)[1:]
         self._young[customer] = state
         return state
 
@@ -82,7 +87,8 @@ class Customers:
 
     def collect(self, outboxes: dict[str, list[Sent]]) -> list[tuple[bytes, bytes]]:
         """Keys and state records of all dirty customers, with their changes in them; none is dirty afterwards."""
-        collected = []
+        collected: list[tuple[bytes, bytes]] = []
+        kept: dict[bytes, bytes] = {}
         worth = self._definitions.value
         for customer, state in self._dirty.items():
             profile = state.profile
@@ -90,29 +96,44 @@ class Customers:
             state.worth = 0 if value is None else round(value)
             head, body = records.encode_state(state, self._mark, self.epoch)
             key = customer.encode()
-            self._keep(key, records.kept(head, body))
+            kept[key] = records.kept(head, body)
+            self._count_anew(state, kept[key])
             collected.append((key, records.record(head, body, outboxes.get(customer, []))))
+        self._states.put(kept)
         self._dirty.clear()
-        if len(self._young) > CACHED:
+        if len(self._young) > HOT:
             self._old, self._young = self._young, {}
         return collected
 
-    def _keep(self, key: bytes, data: bytes) -> None:
-        before = self._states.get(key)
-        self._states[key] = data
-        if before is None:
-            self.census.add(records.read_header(data))
-        elif records.standing(before) != records.standing(data):
-            self.census.add(records.read_header(before), -1)
-            self.census.add(records.read_header(data))
+    def _count_anew(self, state: State, data: bytes) -> None:
+        _, worth, segments = records.summary(data)
+        if state.counted == (worth, segments):
+            return
+        if state.counted is None:
+            self._count += 1
+        else:
+            self.census.add(state.counted[1], -state.counted[0], -1)
+        self.census.add(segments, worth)
+        state.counted = worth, segments
 
-    def load(self, states: dict[bytes, bytes]) -> list[tuple[Instant, str]]:
+    def load(self, states: States) -> list[tuple[Instant, str]]:
         """Takes over the states of a partition, without outboxes; returns their deadlines, with the customers."""
         self._states = states
-        deadlines = []
+        deadlines: list[tuple[Instant, str]] = []
+        alike: defaultdict[bytes, list[int]] = defaultdict(lambda: [0, 0])
+        summary = records.summary
         for key, data in states.items():
-            header = records.read_header(data)
-            self.census.add(header)
-            if header.wake != NEVER:
-                deadlines.append((header.wake, key.decode()))
+            wake, worth, segments = summary(data)
+            total = alike[segments]
+            total[0] += 1
+            total[1] += worth
+            if wake != NEVER:
+                deadlines.append((wake, key.decode()))
+        for segments, (customers, worth) in alike.items():
+            self._count += customers
+            self.census.add(segments, worth, customers)
         return deadlines
+
+    def drop(self) -> None:
+        """Forgets all customers, when the partition is no longer ours."""
+        self._states.drop()

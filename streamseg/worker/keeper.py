@@ -12,6 +12,7 @@ from aiokafka import ConsumerRecord
 
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
+from streamseg.worker import memory
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
@@ -99,7 +100,17 @@ class Keeper:
 
     def loader(self, partition: int) -> Loaded:
         """An empty loader."""
-        return Loaded(f"{self._settings.names.changelog(self._settings.group)}/{partition}")
+        return Loaded(place=f"{self._settings.names.changelog(self._settings.group)}/{partition}")
+
+    def loading(self, records: int, left: int) -> None:
+        """Shows how a take-over goes on."""
+        self._metrics.recovery_records.inc(records)
+        self._metrics.recovery_remaining.set(left)
+
+    def taken_over(self, seconds: float) -> None:
+        """Shows how long a take-over took."""
+        self._metrics.recovery_seconds.set(seconds)
+        memory.give_back()
 
     async def fence(self, partition: int, loader: Loaded, end: int) -> int:
         """Shuts out whoever still writes to the partition."""
@@ -118,11 +129,9 @@ class Keeper:
         opened = self._fenced.pop(partition)
         sources = await opened.open(loader, end)
         self._partitions[partition] = opened
-        seconds = time.monotonic() - started
-        self._metrics.recovery_seconds.set(seconds)
         logger.info(
             "partition %d: %d customers, clock %d, opened in %.2f s",
-            partition, len(opened.customers), opened.segmenter.clock, seconds,
+            partition, len(opened.customers), opened.segmenter.clock, time.monotonic() - started,
         )  # fmt: skip
         return sources
 

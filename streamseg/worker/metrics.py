@@ -24,7 +24,7 @@ METRIC_NAMES = frozenset(
         "segment_changes_total", "segment_value", "deadline_lateness_seconds", "deadlines_pending",
         "consumer_lag_records", "partition_clock_seconds", "recovery_seconds", "redis_up", "redis_writes_total",
         "redis_backlog", "definitions_info", "build_info", "republished_changes_total", "large_states_total",
-        "stale_records_total", "rekeyed_events_total",
+        "stale_records_total", "rekeyed_events_total", "recovery_records_total", "recovery_remaining_records",
     )
 )  # fmt: skip
 
@@ -81,6 +81,14 @@ class Metrics:
         )
         self.recovery_seconds = Gauge(
             "streamseg_recovery_seconds", "How long the last take-over of partitions took.", registry=registry
+        )
+        self.recovery_records = Counter(
+            "streamseg_recovery_records_total", "Changelog records read at take-overs.", registry=registry
+        )
+        self.recovery_remaining = Gauge(
+            "streamseg_recovery_remaining_records",
+            "Offsets of the changelog that a take-over still has to read; compaction has emptied some.",
+            registry=registry,
         )
         self.redis_up = Gauge("streamseg_redis_up", "Whether Redis took the last write.", registry=registry)
         self.redis_writes = Counter(

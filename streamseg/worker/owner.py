@@ -7,6 +7,8 @@ from typing import Protocol, TypeVar
 
 from aiokafka import ConsumerRecord
 
+from streamseg.worker.fetches import Record
+
 Ack = Callable[[], Awaitable[object]]
 """Acknowledges everything up to the last record it came with; to be called in order within a partition."""
 
@@ -14,8 +16,21 @@ Ack = Callable[[], Awaitable[object]]
 class Loader(Protocol):
     """Takes one partition of the changelog in, oldest record first."""
 
-    def add(self, key: bytes, value: bytes | None, offset: int) -> None:
-        """Take one changelog record; `value` is None for a deletion."""
+    def look_ahead(self, last: Sequence[Record]) -> None:
+        """Look at the last records, before all of them are taken, the last ones among them."""
+        ...
+
+    @property
+    def misled(self) -> bool:
+        """Whether the look ahead turned out to be wrong: a fresh loader has to take everything, without it."""
+        ...
+
+    def take(self, taken: Sequence[Record]) -> None:
+        """Take the next changelog records."""
+        ...
+
+    def drop(self) -> None:
+        """Forget all: another loader takes its place."""
         ...
 
 
@@ -35,6 +50,14 @@ class Owner(Protocol[Loading]):
 
     def loader(self, partition: int) -> Loading:
         """Give a fresh, empty loader for a partition that is about to be taken over."""
+        ...
+
+    def loading(self, records: int, left: int) -> None:
+        """Hear how a take-over goes on: so many more records were read, and so many offsets are left."""
+        ...
+
+    def taken_over(self, seconds: float) -> None:
+        """Hear that all partitions that were assigned are open, and how long that took."""
         ...
 
     async def fence(self, partition: int, loader: Loading, end: int) -> int:

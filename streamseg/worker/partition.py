@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -191,7 +191,7 @@ class Partition:
         self._fence = -1
         self._filled = ""
         """The identity of the Redis that all customers are or will be shown to."""
-        self._unshown: deque[str] = deque()
+        self._unshown: Iterator[str] | None = None
         """Customers to be shown to it, though nothing has moved."""
         self._shadowed: set[str] = set()
         """Customers whose states have to be written again."""
@@ -227,7 +227,7 @@ class Partition:
             self._settled_rejections = dict(checkpoint.rejections)
             for topic, known in checkpoint.rejections.items():
                 self._tallies[topic] = Tally(self._settings.tolerance, known)
-        if checkpoint is not None or loaded.states:
+        if checkpoint is not None or not loaded.empty:
             # A topic that no checkpoint speaks of yet is read from its beginning: what was applied of it is skipped.
             self._sources = {topic: self._settled_sources.get(topic, 0) for topic in self._settings.sources}
         self._filled = "" if checkpoint is None else checkpoint.whole
@@ -271,6 +271,7 @@ class Partition:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
         self._view.stop(self.number)
+        self.customers.drop()
 
     # In
 
@@ -351,20 +352,22 @@ class Partition:
     async def _fill_view(self) -> None:
         """Shows some more customers to a Redis that does not know them."""
         identity = self._view.identity
-        if not identity or (identity == self._filled and not self._unshown):
+        if not identity or (identity == self._filled and self._unshown is None):
             return
-        if identity != self._filled:
-            self._filled, self._unshown = identity, deque(self.customers)
+        if identity != self._filled or self._unshown is None:
+            self._filled, self._unshown = identity, iter(self.customers)
         group = Group()
-        for _ in range(min(REFRESHED, len(self._unshown))):
-            customer = self._unshown.popleft()
+        customers = list(islice(self._unshown, REFRESHED))
+        for customer in customers:
             profile = self.customers.get(customer)
             if profile is not None:
                 ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
                 group.entries.append(self._entry(customer, profile, _Told(ahead=ahead)))
-        group.whole = "" if self._unshown else identity
+        if not customers:
+            self._unshown = None
+        group.whole = identity if self._unshown is None else ""
         await self._hand_on(group, always=True)
-        if self._unshown:
+        if self._unshown is not None:
             self._work.set()
 
     # Folding

@@ -79,7 +79,7 @@ class Shell:
         """Give keys and values of the records of a compacted topic from one offset to before another."""
         found: list[tuple[bytes, bytes | None]] = []
         async with self._app.client(AIOKafkaConsumer, **LOAD_SETTINGS) as consumer:
-            takes = {partition: lambda key, value, offset: found.append((key, value))}  # noqa: ARG005
+            takes = {partition: lambda records: found.extend((record.key, record.value) for record in records)}
             await ChangelogLoader(topic, consumer).read({partition: start}, {partition: end}, takes)
         return found
 

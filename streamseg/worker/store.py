@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -14,6 +14,7 @@ from faust.tables.table import Table
 
 from streamseg.core.errors import StreamsegError
 from streamseg.worker.failure import fatal
+from streamseg.worker.fetches import Record, fetched
 
 logger = logging.getLogger("streamseg.worker")
 
@@ -24,7 +25,15 @@ STALL_SECONDS = 60.0
 TAIL_ROUNDS = 5
 """How often to look for records appended since the load; after that Faust's own recovery delivers them."""
 
-Take = Callable[[bytes, bytes | None, int], None]
+LOOK_AHEAD = 10_000
+"""So many offsets before its end a partition has a checkpoint, nearly always: one is written every second."""
+PROGRESS_SECONDS = 5.0
+"""How often a load that goes on is told of in the log."""
+FETCH_SECONDS = 0.5
+
+Take = Callable[[Sequence[Record]], None]
+Tell = Callable[[int, int], None]
+"""Hears how many records were read since the last time, and how many offsets are left."""
 
 
 class LoadError(StreamsegError):
@@ -46,27 +55,32 @@ class ChangelogLoader:
         ends = await self._consumer.end_offsets(self._tps(partitions))
         return {tp.partition: end for tp, end in ends.items()}
 
-    async def read(self, starts: Mapping[int, int], ends: Mapping[int, int], takes: Mapping[int, Take]) -> int:
+    async def read(
+        self, starts: Mapping[int, int], ends: Mapping[int, int], takes: Mapping[int, Take], tell: Tell | None = None
+    ) -> int:
         """Hand each partition's records from start to end to its `takes`, oldest first; returns how many.
 
         Raises LoadError when the broker gives nothing more before the end is reached.
         """
-        left = {TopicPartition(self._topic, p) for p, start in starts.items() if start < ends[p]}
-        self._consumer.assign(list(left))
-        for tp in left:
-            self._consumer.seek(tp, starts[tp.partition])
+        at = {TopicPartition(self._topic, p): start for p, start in starts.items() if start < ends[p]}
+        if not at:
+            return 0
+        self._consumer.assign(list(at))
+        for tp, start in at.items():
+            self._consumer.seek(tp, start)
         count, moved = 0, time.monotonic()
-        while left:
-            polled = await self._consumer.getmany(*left, timeout_ms=500, max_records=20_000)
-            for tp, records in polled.items():
-                take, end = takes[tp.partition], ends[tp.partition]
-                if records[-1].offset >= end:
-                    records = [record for record in records if record.offset < end]  # noqa: PLW2901
-                for record in records:
-                    take(record.key, record.value, record.offset)
-                count += len(records)
-            moved = self._check_progress(bool(polled), moved, left)
-            left = {tp for tp in left if await self._consumer.position(tp) < ends[tp.partition]}
+        while at:
+            before, count_before = dict(at), count
+            async for tp, records, after in fetched(self._consumer, FETCH_SECONDS):
+                if tp in at:
+                    count += _hand(records, after, ends[tp.partition], takes[tp.partition])
+                    at[tp] = after
+                    if after >= ends[tp.partition]:
+                        del at[tp]
+                        self._consumer.pause(tp)
+            moved = self._check_progress(at != before, moved, set(at))
+            if tell is not None:
+                tell(count - count_before, sum(ends[tp.partition] - offset for tp, offset in at.items()))
         return count
 
     @staticmethod
@@ -76,6 +90,39 @@ class ChangelogLoader:
             names = ", ".join(sorted(f"{tp.topic}/{tp.partition}" for tp in left))
             raise LoadError(f"nothing more came from {names} for {STALL_SECONDS:.0f} s: check the broker's log")
         return now if progress else moved
+
+
+def _hand(records: Sequence[Record], after: int, end: int, take: Take) -> int:
+    """Give records to who takes them, those before the end; returns how many."""
+    if after > end:
+        records = [record for record in records if record.offset < end]
+    take(records)
+    return len(records)
+
+
+class Progress:
+    """How far a load is: told to the owner at each step, to the log every few seconds."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._records = 0
+        self._started = self._logged = time.monotonic()
+
+    def __call__(self, records: int, left: int) -> None:
+        """Take note of a step."""
+        self._tell(records, left)
+        self._records += records
+        now = time.monotonic()
+        if now - self._logged >= PROGRESS_SECONDS:
+            self._logged = now
+            rate = self._records / (now - self._started)
+            logger.info("loading: %d changelog records (%.0f/s), %d offsets left", self._records, rate, left)
+
+    def finish(self, partitions: int) -> None:
+        """Tell that everything was read."""
+        self._tell(0, 0)
+        seconds = time.monotonic() - self._started
+        logger.info("read %d changelog records of %d partitions in %.2f s", self._records, partitions, seconds)
 
 
 class PartitionStore(Store[bytes, bytes]):
@@ -161,16 +208,9 @@ class PartitionStore(Store[bytes, bytes]):
         started = time.monotonic()
         owner = self.app.owner
         await self.app.maybe_start_producer()  # opening may write
-        loaders = {partition: owner.loader(partition) for partition in new}
-        takes: dict[int, Take] = {partition: each.add for partition, each in loaders.items()}
         ends = await loader.ends(new)
-        count = await loader.read(dict.fromkeys(new, 0), ends, takes)
-        logger.info(
-            "read %d changelog records of %d partitions in %.2f s",
-            count,
-            len(new),
-            time.monotonic() - started,
-        )
+        loaders = await self._load_all(loader, ends)
+        takes: dict[int, Take] = {partition: each.take for partition, each in loaders.items()}
         ends = await self._fence(loader, loaders, takes, ends)
         starts = await asyncio.gather(*(owner.open(each, loaders[each], ends[each]) for each in new))
         for partition, start in zip(new, starts, strict=True):
@@ -178,6 +218,30 @@ class PartitionStore(Store[bytes, bytes]):
             self.app.readings.open(partition, start)
         self.app.kept |= frozenset(new)
         self._ends.update(await self._read_tail(loader, ends))
+        owner.taken_over(time.monotonic() - started)
+
+    async def _load_all(self, loader: ChangelogLoader, ends: Mapping[int, int]) -> dict[int, Any]:
+        """Read partitions from their beginnings to their ends; gives their loaders."""
+        progress = Progress(self.app.owner.loading)
+        loaders = {partition: self.app.owner.loader(partition) for partition in ends}
+        near = {partition: max(0, end - LOOK_AHEAD) for partition, end in ends.items()}
+        await loader.read(near, ends, {partition: each.look_ahead for partition, each in loaders.items()})
+        await self._load_from_start(loader, ends, loaders, progress)
+        if misled := [partition for partition, each in loaders.items() if each.misled]:
+            for partition in misled:
+                loaders[partition].drop()
+            again = {partition: self.app.owner.loader(partition) for partition in misled}
+            await self._load_from_start(loader, ends, again, progress)
+            loaders |= again
+        progress.finish(len(ends))
+        return loaders
+
+    @staticmethod
+    async def _load_from_start(
+        loader: ChangelogLoader, ends: Mapping[int, int], loaders: Mapping[int, Any], progress: Progress
+    ) -> None:
+        takes: dict[int, Take] = {partition: each.take for partition, each in loaders.items()}
+        await loader.read(dict.fromkeys(loaders, 0), ends, takes, progress)
 
     async def _fence(
         self, loader: ChangelogLoader, loaders: dict[int, Any], takes: dict[int, Take], ends: dict[int, int]
@@ -202,14 +266,19 @@ class PartitionStore(Store[bytes, bytes]):
 
     def _late(self, partition: int) -> Take:
         apply = self.app.owner.apply
-        return lambda key, value, offset: apply(partition, key, value, offset)
+
+        def take(records: Sequence[Record]) -> None:
+            for record in records:
+                apply(partition, record.key, record.value, record.offset)
+
+        return take
 
 
 LOAD_SETTINGS: dict[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
-    "max_partition_fetch_bytes": 8 << 20,
-    "fetch_max_bytes": 64 << 20,
+    "max_partition_fetch_bytes": 4 << 20,
+    "fetch_max_bytes": 32 << 20,
     "fetch_max_wait_ms": 100,
 }
 

@@ -49,6 +49,8 @@ SERIES: dict[str, tuple[float, float]] = {
     'streamseg_consumer_lag_records{topic="events",partition="0"': (12, 0),
     'streamseg_partition_clock_seconds{partition="0"': (BEGIN, STEP),
     "streamseg_recovery_seconds{": (1.5, 0),
+    "streamseg_recovery_records_total{": (0, 600_000),
+    "streamseg_recovery_remaining_records{": (0, 0),
     "streamseg_redis_up{": (1, 0),
     'streamseg_redis_writes_total{result="written"': (0, 3000),
     "streamseg_redis_backlog{": (3, 0),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
@@ -172,7 +172,7 @@ def state(data: bytes) -> str:
         return "refused"
     definitions = every_feature()
     data = records.in_this_format(data)
-    _ = records.read_header(data), records.epoch_of(data), records.has_outbox(data), records.standing(data)
+    _ = records.read_header(data), records.epoch_of(data), records.has_outbox(data), records.summary(data)
     try:
         records.read_outbox(data)
         records.decode_state(records.without_outbox(data), definitions.layout, definitions.layout.fingerprint.encode())
@@ -181,9 +181,19 @@ def state(data: bytes) -> str:
     return "read"
 
 
+class _Record(NamedTuple):
+    """A record of the changelog."""
+
+    key: bytes
+    value: bytes
+    offset: int
+
+
 def _load(key: bytes, data: bytes) -> bool:
+    """Whether a record is taken, alone or after the fence of its writer."""
     try:
-        Loaded("changelog/0").add(key, data, 5)
+        Loaded().take([_Record(key, data, 5)])
+        Loaded().take([_Record(records.FENCE_KEY, records.encode_fence(3), 4), _Record(key, data, 5)])
     except ForeignRecordError:
         return False
     return True

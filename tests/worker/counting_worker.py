@@ -17,6 +17,7 @@ from typing import Any
 from aiokafka import ConsumerRecord
 
 from streamseg.worker.app import ShellSettings, build_app, run
+from streamseg.worker.fetches import Record
 from streamseg.worker.log import Log
 from streamseg.worker.owner import Ack, Loader
 from streamseg.worker.shell import Shell
@@ -47,12 +48,22 @@ class CountLoader:
         self.most: dict[bytes, int] = {}
         self.records = 0
 
-    def add(self, key: bytes, value: bytes | None, offset: int) -> None:  # noqa: ARG002
+        self.misled = False
+
+    def look_ahead(self, last: Sequence[Record]) -> None:
+        """Nothing depends on the end."""
+
+    def take(self, taken: Sequence[Record]) -> None:
         """Keep the record with most events: a worker that lost the partition may append older ones."""
-        self.records += 1
-        if value is not None and decode(value).events >= self.most.get(key, 0):
-            self.values[key] = value
-            self.most[key] = decode(value).events
+        for record in taken:
+            key, value = record.key, record.value
+            self.records += 1
+            if key and value is not None and decode(value).events >= self.most.get(key, 0):
+                self.values[key] = value
+                self.most[key] = decode(value).events
+
+    def drop(self) -> None:
+        """Never misled."""
 
 
 class Counted:
@@ -124,6 +135,12 @@ class CountingOwner:
 
     def loader(self, partition: int) -> CountLoader:  # noqa: ARG002
         return CountLoader()
+
+    def loading(self, records: int, left: int) -> None:
+        """Hear nothing."""
+
+    def taken_over(self, seconds: float) -> None:
+        """Hear nothing."""
 
     async def fence(self, partition: int, loader: Loader, end: int) -> int:  # noqa: ARG002
         return end

@@ -77,8 +77,12 @@ def test_a_worker_that_ends_between_state_and_changes_publishes_them_when_it_is_
     assert states(site) > before
     assert site.ends(site.own("segment-changes")) == published
     site.configure(site.own("segment-changes"), cleanup_policy="delete")
+    known = states(site)
     with site.worker() as worker:
         assert worker.total("streamseg_republished_changes_total") > 0
+        assert worker.total("streamseg_recovery_records_total") == known
+        assert worker.total("streamseg_recovery_remaining_records") == 0
+        assert worker.total("streamseg_recovery_seconds") > 0
         site.wait_until_done([worker])
         assert_same(site, wanted)
     assert_said_once(site)

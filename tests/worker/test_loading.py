@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
 
 from streamseg.core.definitions import Definitions
@@ -10,6 +13,7 @@ from streamseg.formats import state as records
 from streamseg.formats.definitions_yaml import read_definitions
 from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, Checkpoint, Sent, State
 from streamseg.worker.loading import ForeignRecordError, Loaded
+from streamseg.worker.states import States
 from tests.worker.running_worker import STARTER
 
 ADA = b"ada"
@@ -37,28 +41,54 @@ def checkpoint(epoch: int, published: int) -> bytes:
     return records.encode_checkpoint(Checkpoint(published, published, 0, {}, -1, "", published, epoch))
 
 
-def loaded(*log: tuple[bytes, bytes]) -> Loaded:
-    read = Loaded()
-    for offset, (key, value) in enumerate(log):
-        read.add(key, value, offset)
+@dataclass(frozen=True)
+class Written:
+    """A record of the changelog."""
+
+    key: bytes | None
+    value: bytes | None
+    offset: int
+
+
+def written(log: Sequence[tuple[bytes, bytes | None]]) -> list[Written]:
+    return [Written(key, value, offset) for offset, (key, value) in enumerate(log)]
+
+
+def loaded(states: States, *log: tuple[bytes, bytes | None], ahead: int | None = None) -> Loaded:
+    """What a log says; `ahead` is how many of its last records are looked at before."""
+    read = Loaded(states)
+    all_of_it = written(log)
+    if ahead is not None:
+        read.look_ahead(all_of_it[-ahead:])
+    read.take(all_of_it[:2])
+    read.take(all_of_it[2:])
     return read
+
+
+def position(read: Loaded, customer: bytes) -> int:
+    """How far the state of a customer is that counts."""
+    found = read.states.get(customer)
+    assert found is not None
+    assert not records.has_outbox(found)
+    return records.read_header(found).position
 
 
 def told(read: Loaded) -> list[bytes]:
     return [sent.data for _, _, sent in read.outbox]
 
 
-def test_what_is_written_before_the_fence_of_a_successor_counts(definitions: Definitions) -> None:
-    read = loaded((FENCE_KEY, fence(1)), (ADA, state(definitions, 1, 1)), (FENCE_KEY, fence(2)))
-    assert records.read_header(read.states[ADA]).position == 1
+def test_what_is_written_before_the_fence_of_a_successor_counts(definitions: Definitions, states: States) -> None:
+    read = loaded(states, (FENCE_KEY, fence(1)), (ADA, state(definitions, 1, 1)), (FENCE_KEY, fence(2)))
+    assert position(read, ADA) == 1
     assert told(read) == [b"1 by 1"]
     assert (read.epoch, read.fenced_at, read.stale) == (2, 2, 0)
 
 
 def test_what_is_written_behind_the_fence_of_a_successor_does_not_count_however_far_it_is(
-    definitions: Definitions,
+    definitions: Definitions, states: States
 ) -> None:
     read = loaded(
+        states,
         (FENCE_KEY, fence(1)),
         (ADA, state(definitions, 1, 1)),
         (FENCE_KEY, fence(2)),
@@ -66,7 +96,7 @@ def test_what_is_written_behind_the_fence_of_a_successor_does_not_count_however_
         (ADA, state(definitions, 3, 1)),
         (CHECKPOINT_KEY, checkpoint(1, 99)),
     )
-    assert records.read_header(read.states[ADA]).position == 2
+    assert position(read, ADA) == 2
     assert told(read) == [b"1 by 1", b"2 by 2"]
     assert read.published == 0
     assert read.stale == 1
@@ -74,19 +104,20 @@ def test_what_is_written_behind_the_fence_of_a_successor_does_not_count_however_
     assert list(read.shadowed) == [ADA]
 
 
-def test_a_state_that_was_written_again_is_shadowed_no_more(definitions: Definitions) -> None:
+def test_a_state_that_was_written_again_is_shadowed_no_more(definitions: Definitions, states: States) -> None:
     read = loaded(
+        states,
         (FENCE_KEY, fence(2)),
         (ADA, state(definitions, 2, 2)),
         (ADA, state(definitions, 3, 1)),
         (ADA, state(definitions, 2, 2)),
     )
-    assert records.read_header(read.states[ADA]).position == 2
+    assert position(read, ADA) == 2
     assert list(read.shadowed) == []
 
 
-def test_records_tell_their_epoch_when_compaction_took_the_fence(definitions: Definitions) -> None:
-    read = loaded((b"bob", state(definitions, 9, 2)), (ADA, state(definitions, 3, 1)), (FENCE_KEY, fence(3)))
+def test_records_tell_their_epoch_when_compaction_took_the_fence(definitions: Definitions, states: States) -> None:
+    read = loaded(states, (b"bob", state(definitions, 9, 2)), (ADA, state(definitions, 3, 1)), (FENCE_KEY, fence(3)))
     assert list(read.states) == [b"bob"]
     assert (read.epoch, read.fenced_at) == (3, 2)
 
@@ -109,20 +140,67 @@ FOREIGN = {
 def test_what_no_worker_wrote_is_refused_with_its_place_and_the_way_out(name: str) -> None:
     key, value = FOREIGN[name]
     with pytest.raises(ForeignRecordError) as caught:
-        Loaded("state/3").add(key, value, 41)
+        Loaded(place="state/3").take([Written(key, value, 41)])
     place = f"state/3 has at offset 41, under the key {key!r}"
     assert str(caught.value).startswith(f"{place}, a record that cannot be read: ")
     assert "start with the version that wrote it, or with another --group and --prefix" in str(caught.value)
     assert caught.value.exit_code == 70
 
 
-def test_what_is_of_nobody_is_passed_over() -> None:
-    read = loaded((b"\x00of another version", b"?"))
-    read.add(ADA, None, 1)
-    read.add(CHECKPOINT_KEY, None, 2)
-    assert (read.states, read.checkpoint, read.stale) == ({}, None, 0)
+def test_what_is_of_nobody_is_passed_over(states: States) -> None:
+    read = loaded(states, (b"\x00of another version", b"?"), (ADA, None), (CHECKPOINT_KEY, None))
+    assert (read.empty, read.checkpoint, read.stale) == (True, None, 0)
 
 
-def test_of_two_workers_with_one_epoch_the_first_to_write_its_fence_has_it() -> None:
-    read = loaded((FENCE_KEY, fence(2)), (FENCE_KEY, fence(2)))
+def test_of_two_workers_with_one_epoch_the_first_to_write_its_fence_has_it(states: States) -> None:
+    read = loaded(states, (FENCE_KEY, fence(2)), (FENCE_KEY, fence(2)))
     assert (read.epoch, read.fenced_at) == (2, 0)
+
+
+def test_a_customer_of_times_before_epochs_is_where_the_highest_position_says(
+    definitions: Definitions, states: States
+) -> None:
+    read = loaded(states, (ADA, state(definitions, 2, 0)), (ADA, state(definitions, 1, 0)), (FENCE_KEY, fence(1)))
+    assert position(read, ADA) == 2
+    assert list(read.shadowed) == [ADA]
+
+
+def test_a_customer_who_was_deleted_is_unknown_and_one_who_came_back_is_known(
+    definitions: Definitions, states: States
+) -> None:
+    first, again = state(definitions, 1, 1), state(definitions, 2, 1)
+    read = loaded(
+        states, (FENCE_KEY, fence(1)), (ADA, first), (b"bob", first), (ADA, None), (b"bob", None), (ADA, again)
+    )
+    assert list(read.states) == [ADA]
+    assert position(read, ADA) == 2
+    assert not read.empty
+
+
+def test_what_a_checkpoint_at_the_end_says_is_done_is_not_kept(definitions: Definitions, states: States) -> None:
+    log = [
+        (FENCE_KEY, fence(1)),
+        (ADA, state(definitions, 1, 1)),
+        (b"bob", state(definitions, 2, 1)),
+        (CHECKPOINT_KEY, checkpoint(1, 2)),
+    ]
+    read = loaded(states, *log, ahead=1)
+    assert told(read) == [b"2 by 1"]
+    assert list(read.touched) == [b"bob"]
+    assert not read.misled
+    assert (position(read, ADA), position(read, b"bob")) == (1, 2)
+
+
+def test_a_checkpoint_of_a_worker_that_had_lost_the_partition_misleads_and_is_found_out(
+    definitions: Definitions, states: States
+) -> None:
+    log = [
+        (FENCE_KEY, fence(1)),
+        (FENCE_KEY, fence(2)),
+        (ADA, state(definitions, 1, 2)),
+        (CHECKPOINT_KEY, checkpoint(1, 3)),
+    ]
+    assert loaded(states, *log, ahead=1).misled
+    read = loaded(states, *log)
+    assert not read.misled
+    assert told(read) == [b"1 by 2"]

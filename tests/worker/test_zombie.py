@@ -6,13 +6,16 @@ import random
 import signal
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from streamseg.formats import state as records
+from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, WRITER
 from streamseg.shop import Shop
 from streamseg.worker.lease import Lease
 from tests.worker.comparison import assert_same, repeats
 from tests.worker.reference import expected
-from tests.worker.running_worker import STARTER, Site, wait_until
+from tests.worker.running_worker import STARTER, Sent, Site, wait_until
 
 
 def test_a_lease_lasts_from_the_question_not_from_the_answer() -> None:
@@ -53,3 +56,30 @@ def test_a_worker_that_was_frozen_past_its_session_changes_nothing_when_it_wakes
         assert_same(site, wanted)
     for name, forms in repeats(site).items():
         assert len(forms) == 1, name
+
+
+def test_the_last_word_of_a_worker_that_had_lost_the_partition_hides_no_change(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    site = Site(kafka, redis_url, prefix, tmp_path, partitions=1).create()
+    lines = list(Shop(seed=3, customers=20, events=200).lines())
+    with site.worker() as worker:
+        site.produce(lines)
+        site.wait_until_done([worker])
+        worker.stop()
+    log = [record for record in site.read(site.changelog) if record.value is not None]
+    told = records.read_checkpoint([record.value for record in log if record.key == CHECKPOINT_KEY][-1])
+    last = [record for record in log if record.key > FENCE_KEY and records.has_outbox(record.value)][-1]
+    # A successor wrote a state with a change and died; then the predecessor said that all is published.
+    successor = told.epoch + 1
+    state = last.value[: WRITER.start] + records.writer(successor) + last.value[WRITER.stop :]
+    far = last.offset + 1_000
+    lie = msgspec.structs.replace(told, published=far, viewed=far, foreseen=far)
+    fence, checkpoint = records.encode_fence(successor), records.encode_checkpoint(lie)
+    site.send(
+        {0: [Sent(fence, FENCE_KEY), Sent(state, last.key), Sent(checkpoint, CHECKPOINT_KEY)]}, topic=site.changelog
+    )
+    with site.worker() as worker:
+        changes = len(records.read_outbox(last.value))
+        assert worker.total("streamseg_republished_changes_total") == changes
+        assert_same(site, expected(STARTER, site.shares(lines)))
