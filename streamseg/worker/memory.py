@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 
 def give_back() -> None:
@@ -10,6 +11,7 @@ def give_back() -> None:
 
     Takes some tens of milliseconds. Does nothing with another C library.
     """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -55,7 +55,7 @@ def t6(grounds: Grounds) -> Row:
                 time.sleep(stage.dice.uniform(0.0, 0.5))
                 stage.kill(0)
             stage.finish()
-        lost, doubled = control(grounds, kafka, grounds.times(5, 2))
+        lost, doubled = control(grounds, kafka, grounds.times(5, 1))
     row.notes |= {"stock Faust lost": lost, "stock Faust doubled": doubled}
     if not lost and not doubled:
         row.wrong.append("stock Faust lost and doubled nothing: the fault does not bite")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -106,4 +107,5 @@ class Watch:
             except KafkaError:  # the broker is away
                 await asyncio.sleep(LOOK_SECONDS)
             finally:
-                await consumer.stop()
+                with suppress(asyncio.CancelledError):  # of a fetch that was given up, not ours
+                    await consumer.stop()

@@ -198,7 +198,7 @@ def t20(grounds: Grounds) -> Row:
         stage.options = {"module": "tests.chaos.shifted_worker", "environment": {"CHAOS_CLOCK": str(clock)}}
         stage.start(1)
         stage.load(1_500)
-        for jump in (86_400, -3_600, 0):
+        for jump in (86_400, -3_600, 0)[: grounds.times(3, 1)]:
             stage.pause_between(1.0, 2.0)
             clock.write_text(str(jump))
             stage.pause_between(1.0, 2.0)

@@ -20,6 +20,8 @@ from tests.worker.running_worker import STARTER, RunningWorker, Site
 
 PATIENCE = 120.0
 POLL_SECONDS = 0.05
+SHORT_SHARE = 0.25
+"""Of the load, in the short form: it runs on small machines, and several rows at a time."""
 RESTART = 75
 """The exit code by which a worker asks to be started again."""
 
@@ -54,7 +56,7 @@ class Row:
 class Stage:
     """One installation under load, and what is done to it."""
 
-    def __init__(self, site: Site, row: Row, seed: int, kafka: str | None = None) -> None:
+    def __init__(self, site: Site, row: Row, seed: int, kafka: str | None = None, share: float = 1.0) -> None:
         self.site, self.row, self.dice = site, row, random.Random(f"{row.name}-{seed}")
         self.workers: list[RunningWorker] = []
         self.options: Mapping[str, Any] = {}
@@ -67,12 +69,15 @@ class Stage:
         self.outside = replace(site, kafka=self.kafka)
         self.watch = Watch(self.kafka, site.changelog, *site.events, partitions=site.partitions)
         self.feed: Feed | None = None
+        self._share = share
+        """Of the load that a row asks for."""
 
     # Load
 
     def load(self, rate: float, events: int = 5_000_000, customers: int = 5_000, **shop: Any) -> Feed:
         """Begin to send a shop's events."""
         made = Shop(seed=self.dice.randrange(1 << 30), customers=customers, events=events, span_ms=90 * DAY, **shop)
+        rate *= self._share
         self.row.load = f"{rate:,.0f}/s, {customers:,} customers"
         self.feed = Feed(self.outside, made.lines(), rate)
         return self.feed
@@ -194,7 +199,7 @@ class Grounds:
         settings = {"definitions": STARTER, "partitions": 4, **site}
         place = Site(kafka or self.kafka, redis_url or self.redis_url, prefix, directory, **settings)
         Site(outside or place.kafka, place.redis_url, prefix, directory, **settings).create()
-        stage = Stage(place, row, self.seed, outside)
+        stage = Stage(place, row, self.seed, outside, SHORT_SHARE if self.short else 1.0)
         try:
             yield stage
         finally:
