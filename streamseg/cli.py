@@ -180,6 +180,12 @@ def replay(
     help="The worker's own folder.",
 )
 @option(
+    "--store",
+    type=click.Choice(["memory", "rocksdict"]),
+    default="memory",
+    help="Where customers are kept: in memory, or in RocksDB under --data.",
+)
+@option(
     "--max-rejected",
     type=click.FloatRange(0, 1),
     default=0.5,
@@ -201,18 +207,19 @@ def replay(
 )
 def worker(
     definitions: Path, kafka: tuple[str, ...], redis: str, events: tuple[str, ...], group: str, prefix: str, clock: str,
-    http: tuple[str, int], data: Path, keys: str, max_rejected: float, max_rejected_run: int, log_level: str,
+    http: tuple[str, int], data: Path, store: str, keys: str, max_rejected: float, max_rejected_run: int,
+    log_level: str,
 ) -> None:  # fmt: skip
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
         signal.signal(number, lambda *_: sys.exit(0))
     from streamseg.worker.main import run_worker
-    from streamseg.worker.settings import Clock, Keys, Names, Settings
+    from streamseg.worker.settings import Clock, Keys, Names, Settings, Store
     from streamseg.worker.tolerance import Tolerance
 
     settings = Settings(
         definitions=definitions, kafka=kafka, redis=redis, events=events, group=group, names=Names(prefix),
-        clock=Clock(clock), http_host=http[0], http_port=http[1], data=data, log_level=log_level,
+        clock=Clock(clock), http_host=http[0], http_port=http[1], data=data, store=Store(store), log_level=log_level,
         keys=Keys(keys), tolerance=Tolerance(max_rejected, max_rejected_run),
     )  # fmt: skip
     sys.exit(run_worker(settings))

@@ -13,9 +13,10 @@ from streamseg.formats import state as records
 from streamseg.formats.state import Sent, State, StateError
 from streamseg.worker.census import Census
 from streamseg.worker.memory_states import MemoryStates
+from streamseg.worker.settings import Store
 from streamseg.worker.states import States
 
-HOT = 20_000
+HOT = {Store.MEMORY: 20_000, Store.ROCKSDICT: 5_000}
 """Decoded profiles of a partition kept from one generation to the next; there are two generations at most."""
 
 
@@ -25,8 +26,9 @@ class Customers:
     Profiles changed since the last `collect` are dirty; they stay decoded until then.
     """
 
-    def __init__(self, definitions: Definitions) -> None:
+    def __init__(self, definitions: Definitions, hot: int = HOT[Store.MEMORY]) -> None:
         self._definitions = definitions
+        self._hot = hot
         self._mark = definitions.layout.fingerprint.encode()
         self._states: States = MemoryStates()
         self._count = 0
@@ -101,7 +103,7 @@ class Customers:
             collected.append((key, records.record(head, body, outboxes.get(customer, []))))
         self._states.put(kept)
         self._dirty.clear()
-        if len(self._young) > HOT:
+        if len(self._young) > self._hot:
             self._old, self._young = self._young, {}
         return collected
 

@@ -16,13 +16,16 @@ from streamseg.worker import memory
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
+from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.partition import WAITING_EVENTS, Partition
 from streamseg.worker.placement import Placement
 from streamseg.worker.redis_view import RedisView
-from streamseg.worker.settings import Clock, Settings
+from streamseg.worker.rocks_states import RocksFolder
+from streamseg.worker.settings import Clock, Settings, Store
 from streamseg.worker.shell import Shell
+from streamseg.worker.states import States
 
 logger = logging.getLogger("streamseg.worker")
 
@@ -48,6 +51,7 @@ class Keeper:
         self._placement: Placement | None = None
         self._http: HttpServer | None = None
         self._ticked = 0.0
+        self._folder: RocksFolder | None = None
 
     # Life
 
@@ -55,6 +59,8 @@ class Keeper:
         """Starts what runs beside the partitions: the view's writer, the ticker, the web server."""
         assert self.shell is not None
         self._placement = Placement(self._settings.keys, self.shell.partitions)
+        if self._settings.store is Store.ROCKSDICT:
+            self._folder = RocksFolder(self._settings.data / "states")
         wall = self._settings.clock is Clock.WALL
         self._view = RedisView(self._settings.redis, self._settings.names, self._metrics, wall=wall)
         self._tasks = [asyncio.create_task(self._run_view(self._view)), asyncio.create_task(self._tick())]
@@ -100,7 +106,11 @@ class Keeper:
 
     def loader(self, partition: int) -> Loaded:
         """An empty loader."""
-        return Loaded(place=f"{self._settings.names.changelog(self._settings.group)}/{partition}")
+        place = f"{self._settings.names.changelog(self._settings.group)}/{partition}"
+        return Loaded(self._states(partition), place)
+
+    def _states(self, partition: int) -> States:
+        return MemoryStates() if self._folder is None else self._folder.open(partition)
 
     def loading(self, records: int, left: int) -> None:
         """Shows how a take-over goes on."""

@@ -39,7 +39,7 @@ from streamseg.formats import state as records
 from streamseg.formats.event_json import EventDecoder
 from streamseg.formats.messages import Origin
 from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Rejections, Sent, State
-from streamseg.worker.customers import Customers
+from streamseg.worker.customers import HOT, Customers
 from streamseg.worker.failure import fatal
 from streamseg.worker.loading import Loaded
 from streamseg.worker.log import Item, Log
@@ -150,7 +150,7 @@ class Partition:
         metrics: Metrics,
     ) -> None:
         self.number = number
-        self.customers = Customers(definitions)
+        self.customers = Customers(definitions, HOT[settings.store])
         self.segmenter = Segmenter(definitions, self.customers, self._publish, self._foresee)
         self.waiting = 0
         self._definitions = definitions

@@ -31,6 +31,13 @@ class Keys(StrEnum):
     """It is rejected."""
 
 
+class Store(StrEnum):
+    """Where the states of customers are kept while the worker owns them."""
+
+    MEMORY = "memory"
+    ROCKSDICT = "rocksdict"
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Topics and keys of our own, all with one prefix."""
@@ -94,6 +101,7 @@ class Settings:
     http_host: str
     http_port: int
     data: Path
+    store: Store = Store.MEMORY
     max_ahead_ms: int = 300_000
     """How far ahead of the wall clock an event may be."""
     tolerance: Tolerance = field(default_factory=Tolerance)

@@ -95,6 +95,9 @@ class Site:
     topics: tuple[str, ...] = ()
     keys: str = "rekey"
     redis_cluster: bool = False
+    store: str = "memory"
+    data: str = ""
+    """The folder of a worker that runs alone; without it each has one of its own."""
 
     @property
     def events(self) -> tuple[str, ...]:
@@ -377,7 +380,8 @@ class RunningWorker:
             "--clock": site.clock,
             "--keys": site.keys,
             "--http": f"127.0.0.1:{self.port}",
-            "--data": site.directory / name,
+            "--data": site.directory / (site.data or name),
+            "--store": site.store,
             **(extra or {}),
         }
         with self.log.open("wb") as log:

@@ -28,15 +28,19 @@ def states(site: Site) -> int:
     return sum(site.ends(site.changelog).values())
 
 
-@pytest.mark.parametrize("count", [1, 2], ids=["the only worker", "one of two workers"])
+@pytest.mark.parametrize(
+    ("count", "store", "kills"),
+    [(1, "memory", 3), (1, "rocksdict", 1), (2, "memory", 3)],
+    ids=["the only worker", "the only worker, with its customers on disk", "one of two workers"],
+)
 def test_killing_workers_again_and_again_changes_nothing_of_what_is_said_of_any_customer(
-    count: int, kafka: str, redis_url: str, prefix: str, tmp_path: Path
+    count: int, store: str, kills: int, kafka: str, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    site = Site(kafka, redis_url, prefix, tmp_path, EVERY_FEATURE).create()
+    data = "data" if store == "rocksdict" else ""  # what the killed one left there must not count
+    site = Site(kafka, redis_url, prefix, tmp_path, EVERY_FEATURE, store=store, data=data).create()
     lines = shop_lines(6_000)
     wanted = expected(site.definitions, site.shares(lines))
     dice = random.Random(count)
-    kills = 3
     with site.workers(count) as workers:
         for number in range(kills):
             if number == 1:  # the others are killed while they make up for the kill before

@@ -22,14 +22,18 @@ def some_real_customers(endings: tuple[str, ...]) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("definitions", "endings"),
-    [(STARTER, ("07", "17", "27", "37", "47")), (EVERY_FEATURE, ("77",))],
-    ids=["starter", "every feature"],
+    ("definitions", "endings", "store"),
+    [
+        (STARTER, ("07", "17", "27", "37", "47"), "memory"),
+        (EVERY_FEATURE, ("77",), "memory"),
+        (EVERY_FEATURE, ("77",), "rocksdict"),
+    ],
+    ids=["starter", "every feature", "every feature, with customers on disk"],
 )
 def test_two_workers_put_the_customers_of_a_real_shop_where_a_replay_puts_them(
-    definitions: Path, endings: tuple[str, ...], kafka: str, redis_url: str, prefix: str, tmp_path: Path
+    definitions: Path, endings: tuple[str, ...], store: str, kafka: str, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
-    site = Site(kafka, redis_url, prefix, tmp_path, definitions).create()
+    site = Site(kafka, redis_url, prefix, tmp_path, definitions, store=store).create()
     lines = some_real_customers(endings)
     wanted = expected(definitions, site.shares(lines))
     with site.workers(2) as workers:
