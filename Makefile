@@ -8,10 +8,10 @@ FUZZ := requirements/fuzz.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos soak fuzz lock format picture clean
+.PHONY: help setup demo test check bench bench-recovery chaos soak fuzz lock format picture clean
 
 help:  ## show this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 
 setup: $(VENV)/.ready  ## make .venv with a working .venv/bin/streamseg
 
@@ -42,6 +42,9 @@ check: setup  ## linters, types, import contracts, freshness of the locks
 
 bench: setup  ## speed of replay and worker beside the plain decode floor (EVENTS=1000000)
 	$(BIN)/python -m benchmarks.bench --events $(or $(EVENTS),1000000)
+
+bench-recovery: setup  ## a worker that starts on a full changelog, beside Faust's own recovery (CUSTOMERS=1000000)
+	$(BIN)/python -m benchmarks.recovery --customers $(or $(CUSTOMERS),1000000)
 
 chaos: setup  ## every fault in turn, a table in docs/chaos.md (ONLY="T1 T6" SEED=7 for a part; SHORT=1)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)",$(if $(SHORT),,--report)) $(if $(SHORT),--short)

@@ -152,18 +152,18 @@ async def measure_worker(kafka: str, redis: str, folder: Path, events: int) -> F
             while True:
                 if process.poll() is not None:
                     raise SystemExit(f"the worker ended with code {process.returncode}")
-                done, waiting = await _progress(session, url)
+                done, waiting = await progress(session, url)
                 if done and not started:
-                    first, started, cpu = done, time.perf_counter(), _cpu(process.pid)
+                    first, started, cpu = done, time.perf_counter(), cpu_seconds(process.pid)
                 if done >= events and not waiting:
                     break
                 await asyncio.sleep(0.05)
         seconds = time.perf_counter() - started
-        used, peak = _cpu(process.pid) - cpu, _status_mb(process.pid, "VmHWM")
+        used, peak = cpu_seconds(process.pid) - cpu, status_mb(process.pid, "VmHWM")
     return _figures(events - first, seconds, used, peak)
 
 
-async def _progress(session: ClientSession, url: str) -> tuple[int, float]:
+async def progress(session: ClientSession, url: str) -> tuple[int, float]:
     """Events taken so far, and assignments that wait for Redis."""
     try:
         async with session.get(url) as response:
@@ -176,12 +176,12 @@ async def _progress(session: ClientSession, url: str) -> tuple[int, float]:
     return int(done), backlog
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / HERTZ
 
 
-def _status_mb(pid: int, name: str) -> float:
+def status_mb(pid: int, name: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
