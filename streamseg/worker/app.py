@@ -116,9 +116,14 @@ class ShellApp(faust.App):
         return cast(IdempotentProducer, self.producer)._ensure_producer()
 
     def kicked_out(self) -> None:
-        """End the process when the group went on without us while something was still to be sent."""
+        """End the process when the group went on without us while something was being written.
+
+        What is written amid it would wait for the lease, and be sent when the next membership brings one.
+        """
         producer = self.producer._producer if self.producer is not None else None  # type: ignore[attr-defined]
-        if not self.should_stop and producer is not None and unsent(producer):
+        opening = self.opened_generation != self.assigned_generation
+        sending = producer is not None and unsent(producer)
+        if not self.should_stop and (opening or sending or self.owner.writing):
             die("the membership", KickedOutError("the group went on without this worker: restart it"))
 
     async def on_first_start(self) -> None:

@@ -163,6 +163,11 @@ class Keeper:
         if partition in self._partitions:
             self._partitions[partition].arrived(topic, records, ack)
 
+    @property
+    def writing(self) -> bool:
+        """Whether something is being written; asked by the consumer's thread."""
+        return any(partition.writing for partition in list(self._partitions.values()))
+
     def full(self, partition: int) -> bool:
         """Whether too many events wait."""
         return partition in self._partitions and self._partitions[partition].waiting >= WAITING_EVENTS

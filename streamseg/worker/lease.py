@@ -58,8 +58,8 @@ def watch_membership(coordinator: Any, lease: Lease, kicked_out: Callable[[], No
         return confirmed
 
     def reset_generation() -> None:
+        reset()  # first: from now on nobody takes a partition for theirs and begins to write
         kicked_out()
-        reset()
 
     coordinator._do_heartbeat, coordinator.reset_generation = do_heartbeat, reset_generation
 

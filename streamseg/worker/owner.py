@@ -91,6 +91,11 @@ class Owner(Protocol[Loading]):
         """
         ...
 
+    @property
+    def writing(self) -> bool:
+        """Whether anything is being written for a partition, or waits to be."""
+        ...
+
     def full(self, partition: int) -> bool:
         """Say whether so many events wait that no more shall be fetched for this partition for now."""
         ...

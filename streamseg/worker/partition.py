@@ -273,6 +273,11 @@ class Partition:
         self._view.stop(self.number)
         self.customers.drop()
 
+    @property
+    def writing(self) -> bool:
+        """Whether a group is being written, or waits to be."""
+        return self._writing > 0
+
     # In
 
     def arrived(self, topic: str, records: Sequence[ConsumerRecord], ack: Ack) -> None:

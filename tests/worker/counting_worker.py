@@ -177,6 +177,10 @@ class CountingOwner:
         counted.handed += len(records)
         counted.wake.set()
 
+    @property
+    def writing(self) -> bool:
+        return any(counted.busy for counted in self.open_partitions.values())
+
     def full(self, partition: int) -> bool:
         return self.open_partitions[partition].events > self.bound
 
