@@ -30,8 +30,8 @@ $(VENV)/.ready: $(LOCKS) pyproject.toml
 demo: setup  ## the whole thing on this machine, on 69,659 real purchases; ends by itself
 	$(BIN)/streamseg demo
 
-test: setup  ## all tests, on a real Kafka and Redis that they start themselves
-	$(BIN)/python -m pytest $(PYTEST)
+test: setup  ## all tests, on a real Kafka and Redis that they start themselves (JOBS=2 at a time; PYTEST="tests/core -x")
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile $(PYTEST)
 
 check: setup  ## linters, types, import contracts, freshness of the locks
 	$(BIN)/ruff format --check -q .
