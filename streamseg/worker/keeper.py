@@ -12,7 +12,6 @@ from aiokafka import ConsumerRecord
 
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
-from streamseg.worker import memory
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
@@ -120,7 +119,6 @@ class Keeper:
     def taken_over(self, seconds: float) -> None:
         """Shows how long a take-over took."""
         self._metrics.recovery_seconds.set(seconds)
-        memory.give_back()
 
     async def fence(self, partition: int, loader: Loaded, end: int) -> int:
         """Shuts out whoever still writes to the partition."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 
 from streamseg.formats.definitions_yaml import read_definitions
+from streamseg.worker import memory
 from streamseg.worker.app import ShellSettings, build_app, run
 from streamseg.worker.keeper import Keeper
 from streamseg.worker.settings import MAX_RECORD_BYTES, Settings
@@ -14,6 +15,7 @@ from streamseg.worker.topics import prepare
 
 def run_worker(settings: Settings) -> int:
     """Runs a worker until it is told to stop; returns the exit code."""
+    memory.bound()
     definitions = read_definitions(settings.definitions)
     partitions = asyncio.run(prepare(settings.kafka, settings.events, settings.names, settings.group))
     keeper = Keeper(definitions, settings)
@@ -27,8 +29,9 @@ def run_worker(settings: Settings) -> int:
         log_level=settings.log_level,
         max_record_bytes=MAX_RECORD_BYTES,
     )
-    # States have no cycles, and there are many of them: look through the old ones rarely.
-    gc.set_threshold(50_000, 20, 1_000)
+    # States have no cycles, and there are many of them: look through the young ones seldom. (Python looks through the
+    # old ones only when they have become a quarter more.)
+    gc.set_threshold(50_000, 20, 10)
     app = build_app(shell, keeper)
     keeper.shell = app.shell
     return run(app)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import ctypes
 import gc
 
+LARGE_BYTES = 128 << 10
+"""From this size on a buffer is the system's own again as soon as it is free."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+"""Names of glibc's settings (malloc.h)."""
+
+
+def bound() -> None:
+    """Keeps glibc from keeping memory; to be called before there are threads. Does nothing with another C library.
+
+    Left to itself, glibc puts the buffers of fetches into the heap, among what stays, once the first of them has been
+    freed (it raises the size from which it does not), and has one heap for each thread: a worker would go on growing
+    for hours.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        for option, value in ((_MMAP_THRESHOLD, LARGE_BYTES), (_TRIM_THRESHOLD, LARGE_BYTES), (_ARENA_MAX, 1)):
+            set_option(option, value)
+
 
 def give_back() -> None:
-    """Gives what is free back to the system: glibc would keep the buffers of a load for the rest of the worker's life.
-
-    Takes some tens of milliseconds. Does nothing with another C library.
-    """
+    """Gives what is free back to the system, after partitions have come or gone. Takes some tens of milliseconds."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -13,6 +13,7 @@ from faust.stores.memory import Store
 from faust.tables.table import Table
 
 from streamseg.core.errors import StreamsegError
+from streamseg.worker import memory
 from streamseg.worker.failure import fatal
 from streamseg.worker.fetches import Record, fetched
 
@@ -178,6 +179,7 @@ class PartitionStore(Store[bytes, bytes]):
             if mine:
                 await self._take_over(kept, sorted(mine - kept))
             self.app.opened_generation = generation_id
+            memory.give_back()  # partitions that were closed, and what had been fetched of them, hang in cycles
 
     async def on_stop(self) -> None:
         """Close all partitions when the worker stops."""
