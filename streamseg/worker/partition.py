@@ -2,11 +2,11 @@
 
 The order in which a group of events is written is what makes changes survive `kill -9`:
 
-1. state records (position, state and changes in one record), acknowledged by the broker, at the offset that was
-   expected: nobody else wrote to the changelog, so the partition was still ours;
-2. the changes, the assignments and the dead letters, acknowledged; then the events that belong to other partitions,
-   acknowledged;
-3. only then the batches are acknowledged, in offset order, and the view is told.
+1. the dead letters, acknowledged by the broker: once a later event is in a state, an earlier one is not looked at again;
+2. state records (position, state and changes in one record), acknowledged, at the offset that was expected: nobody
+   else wrote to the changelog, so the partition was still ours;
+3. the changes, the assignments, and the events that belong to other partitions, acknowledged;
+4. only then the batches are acknowledged, in offset order, and the view is told.
 
 While a group is being written, the next one is folded. Whatever fails ends the process: nothing was
 acknowledged, so everything is read again, and what was applied already is skipped by its offset. The argument
@@ -589,6 +589,10 @@ class Partition:
 
     async def _write(self, group: Group) -> bool:
         """Writes a group; False if the partition went to another worker amid it, who finishes what the states say."""
+        if group.rejects:
+            await self._send(self._names.dead_letters, group.rejects)
+            if not await self._owned():
+                return False
         if group.states:
             await self._append(group.states)
         elif group.current:
@@ -598,11 +602,7 @@ class Partition:
         await asyncio.gather(
             self._send(self._names.changes, group.changes),
             self._send(self._names.current, group.current),
-            self._send(self._names.dead_letters, group.rejects),
-        )
-        # After the dead letters: what was rejected before one of these is settled before it.
-        await asyncio.gather(
-            *(self._send(self._rekeyed, items, partition) for partition, items in group.sent_on.items())
+            *(self._send(self._rekeyed, items, partition) for partition, items in group.sent_on.items()),
         )
         if group.states:
             self._published = self._end

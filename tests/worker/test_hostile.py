@@ -177,12 +177,15 @@ def test_a_changelog_that_somebody_else_wrote_to_is_refused_with_its_place(site:
     assert "start with the version that wrote it, or with another --group and --prefix" in said
 
 
-def test_without_dead_letters_nothing_that_was_rejected_is_acknowledged(site: Site) -> None:
+def test_without_dead_letters_nothing_that_was_rejected_is_acknowledged_and_nothing_behind_it_applied(
+    site: Site,
+) -> None:
     site.create()
     now = wall_clock()
     with site.workers() as [worker]:
         site.send({0: [Sent(text(now, id="before"), b"c-good")]})
         site.wait_until_done([worker])
+        states = [r.offset for r in site.read(site.changelog) if r.key == b"c-good"]
         site.configure(site.own("dead-letters"), cleanup_policy="delete", max_message_bytes="1")
         site.send({0: [Sent(b"{" * 50, b"c-good"), Sent(text(now, id="after"), b"c-good")]})
         assert worker.end() == 70
@@ -192,6 +195,7 @@ def test_without_dead_letters_nothing_that_was_rejected_is_acknowledged(site: Si
     checkpoints = [r.value for r in site.read(site.changelog) if r.partition == 0 and r.key == CHECKPOINT_KEY]
     assert records.read_checkpoint(checkpoints[-1]).sources.get(site.events[0], 0) <= 1
     assert site.read(site.own("dead-letters")) == []
+    assert [r.offset for r in site.read(site.changelog) if r.key == b"c-good"] == states
 
 
 # Definitions
