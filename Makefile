@@ -58,7 +58,7 @@ fuzz: setup  ## inputs made by what they reach in the code (SECONDS=60 TARGET=ev
 
 lock:  ## compile the locks anew (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb pyproject.toml -o requirements/runtime.txt
-	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb --group dev pyproject.toml -o requirements/dev.txt
+	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb --extra parquet --group dev pyproject.toml -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) --universal --group pyproject.toml:fuzz -o $(FUZZ)
 	$(BIN)/python requirements/freshness.py --write
 

@@ -32,7 +32,7 @@ def wanted() -> dict[str, str]:
     ]
     return {
         "runtime.txt": digest(runtime),
-        "dev.txt": digest([*runtime, groups["dev"]]),
+        "dev.txt": digest([*runtime, project["optional-dependencies"]["parquet"], groups["dev"]]),
         "fuzz.txt": digest([groups["fuzz"], project["requires-python"]]),
     }
 
