@@ -146,16 +146,22 @@ def check(file: Path) -> None:
 @option("--assignments", type=click.Path(path_type=Path), metavar="OUT", help="Write last assignments here.")
 @option("--rejects", type=click.Path(path_type=Path), metavar="OUT", help="Write rejected lines here.")
 @option("--until", type=InstantType(), help="Move the clock to this time at the end.")
+@option(
+    "--format", type=click.Choice(["jsonl", "csv", "parquet"]), help="Of all EVENTS. [default: by the end of the name]"
+)
+@option("--jobs", type=click.IntRange(1), help="Processes. [default: one a core; 1 for fewer than 50,000 events]")
 @click.argument("events", nargs=-1, required=True)
 def replay(
     definitions: Path, changes: Path | None, assignments: Path | None, rejects: Path | None, until: Instant | None,
-    events: tuple[str, ...],
+    format: str | None, jobs: int | None, events: tuple[str, ...],  # noqa: A002
 ) -> None:  # fmt: skip
-    """Evaluate recorded EVENTS (JSON lines: .jsonl, .jsonl.gz, or - for standard input) without Kafka."""
-    from streamseg.formats.definitions_yaml import read_definitions
+    """Evaluate recorded EVENTS without Kafka: files of JSON lines, CSV (also .gz) or Parquet; - is standard input.
+
+    What is written is the same for any number of --jobs.
+    """
     from streamseg.recording import replay_files
 
-    replay_files(read_definitions(definitions), events, changes, assignments, rejects, until)
+    replay_files(definitions, events, changes, assignments, rejects, until, format=format, jobs=jobs)
 
 
 @cli.command()

@@ -27,7 +27,7 @@ from streamseg.core.units import MILLISECONDS, Duration, Instant, format_instant
 from streamseg.core.value import Kind, differs, equal, money, number, ordered
 from streamseg.formats import state as records
 from streamseg.formats.messages import encode_json
-from streamseg.recording import read_lines
+from streamseg.inputs import read_lines
 from streamseg.replay import Replay
 from streamseg.tail import connected, partitions_of, printable
 from streamseg.worker.fetches import Record

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from streamseg.core.assignment import forecast
 from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import RejectedEvent
@@ -15,16 +16,28 @@ from streamseg.core.segmenter import Segmenter
 from streamseg.core.units import Instant
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.event_json import EventDecoder
+from streamseg.formats.messages import assignment, current_data
+
+Sizes = dict[str, dict[str, tuple[int, int]]]
+"""Customers and their worth in minor units, by scheme and segment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(NamedTuple):
     """A line that is no event."""
 
     line: int
     reason: str
     detail: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Where lines of what a replay comes to are written; assignments only if they are wanted."""
+
+    changes: Callable[[bytes], object]
+    reject: Callable[[Reject], object]
+    assignments: Callable[[bytes], object] | None = None
 
 
 class _Profiles(dict[str, Profile]):
@@ -40,7 +53,7 @@ class Replay:
 
     definitions: Definitions
     publish: Callable[[Change], None]
-    reject: Callable[[Reject], None] = lambda _: None
+    reject: Callable[[Reject], object] = lambda _: None
     lines: int = 0
     results: Counter[str] = field(default_factory=Counter)
     """Events by what became of them: applied, duplicate, unmatched, rejected."""
@@ -73,6 +86,60 @@ class Replay:
             self.feed(line)
         if until is not None:
             self.segmenter.advance(until)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of all lines, and where customers ended."""
+
+    results: Counter[str] = field(default_factory=Counter)
+    rejects: Counter[str] = field(default_factory=Counter)
+    """By reason; the first that was met comes first."""
+    customers: int = 0
+    changes: int = 0
+    sizes: Sizes = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        """Adds the events and customers of a shard; its rejects are counted where they are put in order."""
+        self.results.update(other.results)
+        self.customers += other.customers
+        self.changes += other.changes
+        for scheme, segments in other.sizes.items():
+            known = self.sizes.setdefault(scheme, {})
+            for name, (customers, worth) in segments.items():
+                before = known.get(name, (0, 0))
+                known[name] = (before[0] + customers, before[1] + worth)
+
+
+def tally(replay: Replay, changes: int) -> Tally:
+    """The tally of a replay, as of now, that has published so many changes."""
+    return Tally(replay.results, replay.rejects, len(replay.profiles), changes, sizes(replay))
+
+
+def sizes(replay: Replay) -> Sizes:
+    """Customers and their worth (minor units) by scheme and segment."""
+    found: Sizes = {
+        compiled.scheme.name: dict.fromkeys(compiled.scheme.names, (0, 0)) for compiled in replay.definitions.schemes
+    }
+    worth_of = replay.definitions.value
+    for profile in replay.profiles.values():
+        value: Any = worth_of(profile, profile.at) if worth_of is not None else None
+        worth = 0 if value is None else round(value)
+        for compiled, segment in zip(replay.definitions.schemes, profile.segments, strict=True):
+            if segment >= 0:
+                segments, name = found[compiled.scheme.name], compiled.scheme.names[segment]
+                customers, total = segments[name]
+                segments[name] = (customers + 1, total + worth)
+    return found
+
+
+def assignments(replay: Replay) -> Iterator[tuple[str, bytes]]:
+    """Each customer with its last assignment as a line of JSON, sorted."""
+    definitions, every = replay.definitions, range(len(replay.definitions.schemes))
+    for customer in sorted(replay.profiles):
+        profile = replay.profiles[customer]
+        ahead = forecast(definitions, profile, profile.at, every)
+        yield customer, current_data(customer, profile, definitions, assignment(definitions, profile, ahead)) + b"\n"
 
 
 def replay_changes(definitions: bytes, lines: Sequence[bytes], until: Instant | None) -> list[dict[str, Any]]:

@@ -21,8 +21,7 @@ from streamseg.core.definitions import Definitions
 from streamseg.demo.source import PARTITIONS, SOURCES, partition_of
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.messages import change_data, encode_json
-from streamseg.recording import sizes
-from streamseg.replay import Reject, Replay
+from streamseg.replay import Reject, Replay, sizes
 
 _CHANGES, _CUSTOMERS, _TOTALS = "changes.jsonl", "customers.jsonl", "totals.json"
 _NICENESS = 10

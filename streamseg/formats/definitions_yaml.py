@@ -88,11 +88,15 @@ def load_definitions(data: bytes, name: str = "definitions.yaml") -> Definitions
 
 def read_definitions(path: Path) -> Definitions:
     """The definitions in a file. Raises InputError if it cannot be read, DefinitionsError if it is wrong."""
+    return load_definitions(read_source(path), str(path))
+
+
+def read_source(path: Path) -> bytes:
+    """A definitions file as it is. Raises InputError if it cannot be read."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"definitions file {path}: {error.strerror}") from error
-    return load_definitions(data, str(path))
 
 
 class _Stop(Exception):  # noqa: N818 - not an error: the problem is noted already

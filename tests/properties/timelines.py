@@ -19,6 +19,7 @@ TILES = [SECOND, 5 * SECOND, 15 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR,
 DAYS = [1, 2, 7, 10, 30, 90, 365, 1095]
 LENGTHS = [MINUTE, 5 * MINUTE, 10 * MINUTE, HOUR, 2 * HOUR, *(days * DAY for days in DAYS)]
 AMOUNTS = ["0", "0.005", "0.015", "10", "49.99", "50.00", "100", 0, 5, 7.25, 20.5, 0.1, "1e2", 300]
+CUSTOMERS = ("a", "b", "ä@c")
 ORDER_IDS = ["o1", "o1", "o1", "o2", "o2", None]
 MALFORMED = [
     b"",
@@ -187,7 +188,7 @@ def arrivals(
     draw: st.DrawFn,
     theme: Theme,
     *,
-    customers: Sequence[str] = ("a", "b", "ä@c"),
+    customers: Sequence[str] = CUSTOMERS,
     late: bool = True,
     malformed: bool = True,
 ) -> tuple[Arrival, ...]:
@@ -243,10 +244,17 @@ def written(draw: st.DrawFn, time: int, event: dict[str, Any]) -> Arrival:
 
 
 @st.composite
-def stories(draw: st.DrawFn, theme: Theme = ANYTHING, *, late: bool = True, malformed: bool = True) -> Story:
+def stories(
+    draw: st.DrawFn,
+    theme: Theme = ANYTHING,
+    *,
+    customers: Sequence[str] = CUSTOMERS,
+    late: bool = True,
+    malformed: bool = True,
+) -> Story:
     """Draw definitions and a timeline; see `arrivals`."""
     text = draw(theme.definitions)
-    made = draw(arrivals(theme, late=late, malformed=malformed))
+    made = draw(arrivals(theme, customers=customers, late=late, malformed=malformed))
     last = max(arrival.time for arrival in made)
     until = draw(st.none() | gaps().map(lambda gap: last + gap) | st.just(last + 1200 * DAY))
     return Story(text, made, until)
