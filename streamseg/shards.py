@@ -28,7 +28,7 @@ import msgspec
 from streamseg.core.change import Change, Reason
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import InputError, RejectedEvent, StreamsegError
-from streamseg.core.units import Instant, check_instant, parse_instant
+from streamseg.core.units import Instant, check_instant, format_instant, parse_instant
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.event_json import EventDecoder
 from streamseg.formats.messages import change_data
@@ -43,6 +43,10 @@ PARCEL = 4_096
 """Changes, or assignments, sent back at a time."""
 SWITCH_SECONDS = 0.000_5
 """How long a shard's work may keep its next batch from being received."""
+
+
+STAMP = len("2026-11-21T10:00:00.000Z")
+"""Times written like this are in order as texts: parsing each would take longer than all else that is done to deal."""
 
 
 class ShardEndedError(StreamsegError):
@@ -100,11 +104,11 @@ class Dealer:
         self._decoder = EventDecoder(definitions.currency, definitions.digits, definitions.rates)
         self._shards = shards
         self._known: Instant = 0
-        self._claims: list[tuple[Instant, int, bytes]] = []
+        self._claims: list[tuple[int, bytes]] = []
 
     def deal(self, lines: Iterable[bytes]) -> Iterator[list[Batch]]:
         """The shares of one stretch of lines after the other. An InputError comes after what was read before it."""
-        shards, claims, latest = self._shards, self._claims, self._known
+        shards, claims, latest = self._shards, self._claims, format_instant(self._known)
         shares = _shares(shards)
         error = None
         number = size = 0
@@ -112,25 +116,26 @@ class Dealer:
             for number, line in enumerate(lines, 1):
                 try:
                     glance = _glance(line)
-                    time = glance.time
-                    time = parse_instant(time) if type(time) is str else check_instant(time)  # type: ignore[arg-type]
+                    stamp = glance.time
+                    if type(stamp) is not str or len(stamp) != STAMP or stamp[10] != "T" or stamp[23] != "Z":
+                        stamp = _stamp(stamp)
                     numbers, own, clocks = shares[crc32(glance.customer_id.encode()) % shards]
                 except (msgspec.DecodeError, ValueError, RecursionError):  # rejected, by whichever shard
                     numbers, own, clocks = shares[number % shards]
                 else:
-                    if time < latest:
-                        latest = self._settle()
-                    if time < latest:
-                        clocks[number] = latest
+                    if stamp < latest:
+                        latest = format_instant(self._settle())
+                    if stamp < latest:
+                        clocks[number] = self._known
                     else:
-                        latest = time
-                        claims.append((time, number, line))
+                        latest = stamp
+                        claims.append((number, line))
                 numbers.append(number)
                 own.append(line)
                 size += len(line)
                 if size >= BATCH_BYTES or not number % BATCH_LINES:
-                    latest = self._settle()
-                    yield [Batch(*share, latest) for share in shares]
+                    latest = format_instant(self._settle())
+                    yield [Batch(*share, self._known) for share in shares]
                     shares, size = _shares(shards), 0
         except InputError as raised:
             error = raised
@@ -142,14 +147,18 @@ class Dealer:
         """The clock: the latest claim that is an event, or what it was before."""
         claims = self._claims
         while claims:
-            time, number, line = claims.pop()
+            number, line = claims.pop()
             try:
-                self._decoder.decode(line, "line:", number)
+                self._known = self._decoder.decode(line, "line:", number).time
             except RejectedEvent:
                 continue
-            self._known = time
             claims.clear()
         return self._known
+
+
+def _stamp(time: str | int) -> str:
+    """A time as it is usually written. Raises ValueError when it is none."""
+    return format_instant(parse_instant(time) if isinstance(time, str) else check_instant(time))
 
 
 def _shares(shards: int) -> list[tuple[list[int], list[bytes], dict[int, Instant]]]:
