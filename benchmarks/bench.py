@@ -50,7 +50,8 @@ def main(events: int, seed: int) -> None:
         path = Path(folder) / "events.jsonl"
         shop = Shop(seed=seed, events=events, customers=max(1, events // EVENTS_PER_CUSTOMER), span_ms=SPAN_MS)
         keys = _write(path, shop)
-        found = {"floor": measure_floor(path), "replay": measure_replay(path, events)}
+        found = {"floor": measure_floor(path), "replay": measure_replay(path, events, 1)}
+        found["replay-all"] = measure_replay(path, events, len(os.sched_getaffinity(0)))
         kafka = stack.enter_context(services.kafka(Path(folder) / "kafka"))
         redis = stack.enter_context(services.redis(Path(folder) / "redis"))
         asyncio.run(_load(kafka, path, keys))
@@ -90,9 +91,9 @@ def measure_floor(path: Path) -> Figures:
     return _figures(len(lines), time.perf_counter() - started, time.process_time() - cpu, _peak(resource.RUSAGE_SELF))
 
 
-def measure_replay(path: Path, events: int) -> Figures:
+def measure_replay(path: Path, events: int, jobs: int) -> Figures:
     """`streamseg replay` as its users run it: start-up, reading and writing included."""
-    command = [sys.executable, "-m", "streamseg", "replay", "--definitions", str(DEFINITIONS)]
+    command = [sys.executable, "-m", "streamseg", "replay", "--definitions", str(DEFINITIONS), "--jobs", str(jobs)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     subprocess.run([*command, "--changes", str(path) + ".changes", str(path)], check=True, stdout=subprocess.DEVNULL)
