@@ -2,7 +2,8 @@
 
 The order in which a group of events is written is what makes changes survive `kill -9`:
 
-1. the dead letters, acknowledged by the broker: once a later event is in a state, an earlier one is not looked at again;
+1. the dead letters, acknowledged by the broker: once a later event is in a state, an earlier one is not looked at
+   again;
 2. state records (position, state and changes in one record), acknowledged, at the offset that was expected: nobody
    else wrote to the changelog, so the partition was still ours;
 3. the changes, the assignments, and the events that belong to other partitions, acknowledged;
