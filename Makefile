@@ -8,7 +8,7 @@ FUZZ := requirements/fuzz.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-recovery chaos soak fuzz lock format picture clean
+.PHONY: help setup demo test check bench bench-recovery chaos simulate soak fuzz lock format picture clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -48,6 +48,10 @@ bench-recovery: setup  ## a worker that starts on a full changelog, beside Faust
 
 chaos: setup  ## every fault in turn, a table in docs/chaos.md (ONLY="T1 T6" SEED=7 for a part; SHORT=1)
 	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) $(if $(ONLY),--only "$(ONLY)",$(if $(SHORT),,--report)) $(if $(SHORT),--short)
+
+simulate: setup  ## thousands of simulated stories with faults at any step (SEEDS=10000; SEED=7 with its trace; BROKEN=all)
+	$(BIN)/python -m tests.simulator $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000)) $(if $(BROKEN),--broken "$(BROKEN)") \
+		$(if $(REPORT),--report)
 
 soak: setup  ## steady load with deaths: memory, files, lag, and what became of it all (MINUTES=30, RATE=300)
 	$(BIN)/python -m tests.chaos.soak --minutes $(or $(MINUTES),30) --rate $(or $(RATE),300) --seed $(or $(SEED),1)
