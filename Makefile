@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/runtime.txt requirements/dev.txt requirements/data.txt
 FUZZ := requirements/fuzz.txt
+PEERS_LOCK := requirements/peers.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
@@ -64,6 +65,7 @@ lock:  ## compile the locks anew (UPGRADE=--upgrade for newer versions)
 	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) $(UPGRADE) --extra local --extra rocksdb --extra parquet --group dev pyproject.toml -o requirements/dev.txt
 	$(COMPILE) $(UPGRADE) --universal --group pyproject.toml:fuzz -o $(FUZZ)
+	$(COMPILE) $(UPGRADE) --universal --group pyproject.toml:peers -o $(PEERS_LOCK)
 	$(BIN)/python requirements/freshness.py --write
 
 format: setup  ## format the code

@@ -34,6 +34,7 @@ def wanted() -> dict[str, str]:
         "runtime.txt": digest(runtime),
         "dev.txt": digest([*runtime, project["optional-dependencies"]["parquet"], groups["dev"]]),
         "fuzz.txt": digest([groups["fuzz"], project["requires-python"]]),
+        "peers.txt": digest([groups["peers"], project["requires-python"]]),
     }
 
 
