@@ -41,8 +41,9 @@ check: setup  ## linters, types, import contracts, freshness of the locks
 	$(BIN)/lint-imports
 	$(BIN)/python requirements/freshness.py
 
-bench: setup  ## speed of replay and worker beside the plain decode floor (EVENTS=1000000)
-	$(BIN)/python -m benchmarks.bench --events $(or $(EVENTS),1000000)
+bench: setup  ## speed of replay and worker beside plain decoding (EVENTS=1000000); beside peers: PEERS=all REPEAT=3 REPORT=1
+	$(BIN)/python -m $(if $(PEERS),benchmarks.comparison --peers "$(PEERS)" --repeat $(or $(REPEAT),1) $(if $(REPORT),--report) \
+		--events $(or $(EVENTS),2000000),benchmarks.bench --events $(or $(EVENTS),1000000))
 
 bench-recovery: setup  ## a worker that starts on a full changelog, beside Faust's own recovery (CUSTOMERS=1000000)
 	$(BIN)/python -m benchmarks.recovery --customers $(or $(CUSTOMERS),1000000)

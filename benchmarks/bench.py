@@ -22,11 +22,13 @@ from pathlib import Path
 
 import click
 import msgspec
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.partitioner import DefaultPartitioner
 
+from benchmarks.metrics import progress
+from benchmarks.processes import cpu_seconds, status_mb
 from streamseg import services
 from streamseg.core.units import DAY, MILLISECONDS
 from streamseg.services.service import free_port
@@ -37,7 +39,6 @@ EVENTS_PER_CUSTOMER = 20
 SPAN_MS = 90 * DAY
 PARTITIONS = 4
 TOPIC = "bench-events"
-HERTZ = os.sysconf("SC_CLK_TCK")
 Figures = dict[str, float]
 
 
@@ -162,29 +163,6 @@ async def measure_worker(kafka: str, redis: str, folder: Path, events: int) -> F
         seconds = time.perf_counter() - started
         used, peak = cpu_seconds(process.pid) - cpu, status_mb(process.pid, "VmHWM")
     return _figures(events - first, seconds, used, peak)
-
-
-async def progress(session: ClientSession, url: str) -> tuple[int, float]:
-    """Events taken so far, and assignments that wait for Redis."""
-    try:
-        async with session.get(url) as response:
-            text = await response.text()
-    except ClientError:
-        return 0, 0
-    values = [line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("streamseg_")]
-    done = sum(float(value) for name, value in values if name.startswith("streamseg_events_total"))
-    backlog = sum(float(value) for name, value in values if name.startswith("streamseg_redis_backlog"))
-    return int(done), backlog
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / HERTZ
-
-
-def status_mb(pid: int, name: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def _peak(who: int) -> float:

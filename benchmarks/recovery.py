@@ -27,7 +27,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import Redis
 
-from benchmarks.bench import DEFINITIONS, cpu_seconds, progress, status_mb
+from benchmarks.metrics import progress
+from benchmarks.processes import cpu_seconds, status_mb
 from streamseg import services
 from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
@@ -45,6 +46,7 @@ from streamseg.worker.redis_server import Identity
 from streamseg.worker.settings import MAX_RECORD_BYTES, Names, Store
 from streamseg.worker.topics import prepare
 
+DEFINITIONS = Path(__file__).parents[1] / "streamseg" / "definitions" / "starter.yaml"
 PARTITIONS = 4
 EVENTS, NAMES, GROUP = "bench-events", Names("bench"), "bench"
 CHANGELOG = NAMES.changelog(GROUP)
