@@ -30,16 +30,21 @@ from tests.chaos.feed import Feed
 from tests.chaos.stage import Grounds, Row, Stage, partitions_of
 from tests.worker.running_worker import RunningWorker
 
-WARM_UP = 0.25
-"""The part of the run after which memory is measured."""
+FULL = 0.25
+"""The part of the run after which customers' states have all they will ever have."""
+WARM_UP = 0.4
+"""The part of the run after which memory is measured. Until then deaths come fast, so that it has been through most of what
+can come of them: a heap grows to what it once had to hold."""
 EVENTS_EACH = 320
-"""Events of each customer in the warm-up: 256 ids are remembered."""
+"""Events of each customer until states are full: 256 ids are remembered."""
 PURCHASES = 0.2
 SILENT_DAYS = 75
 """Every customer is silent for a quarter of the time, this many days on end: so that time has something to do."""
 FAULTS = 10
-"""Deaths and restarts in a run."""
+"""Deaths and restarts in as long as a run is, in its measured part."""
 LONGEST_PEACE = 300.0
+EARLY_FAULTS = 20
+"""Deaths and restarts in the warm-up."""
 SAMPLE_SECONDS = 2.0
 SLOPE_LIMIT = 1.0
 """Per cent an hour."""
@@ -159,20 +164,21 @@ def soak(grounds: Grounds, minutes: float, rate: float) -> Figures:
     """Run it."""
     figures, row = Figures(minutes), Row("soak", "")
     seconds = minutes * 60
-    warm = seconds * WARM_UP
-    customers = max(10, int(rate * warm / EVENTS_EACH))
+    warm, full = seconds * WARM_UP, seconds * FULL
+    customers = max(10, int(rate * full / EVENTS_EACH))
     with grounds.stage(row) as stage:
         stage.start(2)
         steady = stage.workers[0].process.pid
         began = time.monotonic()
         made = lines(
-            stage.dice, customers, step_ms=366 * DAY / (rate * warm) * 0.75
+            stage.dice, customers, step_ms=366 * DAY / (rate * full) * 0.75
         )  # a quarter of the draws is silent
         stage.feed = Feed(stage.outside, made, rate)
         sampler = Sampler(stage)
-        peace = min(LONGEST_PEACE, seconds / FAULTS)
         number = 0
         while (left := began + seconds - time.monotonic()) > 0:
+            warming = seconds - left < warm
+            peace = min(LONGEST_PEACE, warm / EARLY_FAULTS if warming else seconds / FAULTS)
             stage.pause_between(*[min(peace, left)] * 2)
             if left > peace:
                 fault(stage, number, figures)
