@@ -18,8 +18,11 @@ WEIGHTS = {
     "detour": 7, "Redis away": 5, "Redis slow": 5, "Redis flushed": 3, "Redis behind": 3, "Redis rebuilt": 3,
 }  # fmt: skip
 TOPICS = (CHANGELOG, CHANGELOG, CHANGELOG, NAMES.changes, NAMES.current, NAMES.dead_letters, REKEYED)
-STATES = "states", 0
-"""What of the changelog is not checkpoints or fences, as if it were a partition."""
+STATES, FENCES = ("states", 0), ("fences", 0)
+"""What of the changelog is customers' states, and what begins a take-over, as if each were a partition."""
+THEMES = (
+    ("rebalance",), ("rebalance",), ("freeze",), ("kill",), ("Redis flushed", "Redis behind"), ("Redis slow", "freeze"),
+)  # fmt: skip
 PATIENCE = 1_500
 """Steps of workers to wait for something to be near to."""
 
@@ -32,11 +35,8 @@ class Faults:
         self.injected: Counter[str] = Counter()
         self._left = dice.randrange(1, 8)
         self._kinds = [kind for kind in WEIGHTS if dice.random() < 0.6] or ["kill"]
-        if dice.random() < 0.2:  # one thing again and again is what chance alone seldom brings
-            self._left, self._kinds = (
-                dice.randrange(3, 12),
-                dice.choice([["rebalance"], ["rebalance"], ["freeze"], ["kill"]]),
-            )
+        if dice.random() < 0.3:  # one thing again and again is what chance alone seldom brings
+            self._left, self._kinds = dice.randrange(3, 12), list(dice.choice(THEMES))
         self._kind = ""
         self._near = "", ""
         self._victim = ""
@@ -55,7 +55,8 @@ class Faults:
         if dice.random() < 0.3:
             self._steps = 1 + int(dice.expovariate(1 / 300))
         elif self._kind in ("freeze", "rebalance") and dice.random() < 0.8:
-            self._near = "sent", dice.choice([CHANGELOG, STATES[0], STATES[0], REDIS[0]])
+            frozen_near = (CHANGELOG, STATES[0], STATES[0], FENCES[0], REDIS[0])
+            self._near = "sent", dice.choice(frozen_near if self._kind == "freeze" else (CHANGELOG, STATES[0]))
         else:
             self._near = dice.choice(("sent", "arrived", "arrived")), dice.choice(TOPICS)
 
@@ -69,7 +70,7 @@ class Faults:
     def met(self, what: str, worker: str, place: TopicPartition) -> None:
         """Take note of what was sent by a worker, or has arrived from it."""
         if self._left and not self._victim and (what, place[0]) == self._near:
-            in_flight = place == REDIS or (self._kind == "freeze" and what == "sent")
+            in_flight = place == REDIS or (self._kind == "freeze" and what == "sent" and place != FENCES)
             most = 3 if in_flight else self._dice.choice([3, 12, 40])
             self._victim, self._steps = worker, self._dice.randrange(1, most)
 

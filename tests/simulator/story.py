@@ -21,7 +21,7 @@ from streamseg.core import profile
 from streamseg.core.errors import TryAgainError
 from streamseg.core.units import Instant
 from streamseg.formats.definitions_yaml import load_definitions
-from streamseg.formats.state import FIRST_CUSTOMER
+from streamseg.formats.state import FENCE_KEY, FIRST_CUSTOMER
 from streamseg.worker import (
     app,
     batches,
@@ -40,7 +40,7 @@ from streamseg.worker.metrics import Metrics
 from streamseg.worker.placement import partition_of
 from streamseg.worker.settings import Clock, Keys
 from tests.simulator.broker import Broker, RefusedError, TopicPartition, UnansweredError
-from tests.simulator.faults import STATES, Faults
+from tests.simulator.faults import FENCES, STATES, Faults
 from tests.simulator.group import SimulatedGroup
 from tests.simulator.judge import Judge, WrongError, lost_by_compaction
 from tests.simulator.loop import WORKER, SimulatedLoop
@@ -161,8 +161,12 @@ class World:
 
     def _sent(self, worker: str, place: TopicPartition, items: Sequence[Item] = ()) -> None:
         self.faults.met("sent", worker, place)
-        if place[0] == CHANGELOG and any((key or b"") >= FIRST_CUSTOMER for key, _, _ in items):
-            self.faults.met("sent", worker, STATES)
+        if place[0] == CHANGELOG:
+            keys = {key or b"" for key, _, _ in items}
+            if any(key >= FIRST_CUSTOMER for key in keys):
+                self.faults.met("sent", worker, STATES)
+            if FENCE_KEY in keys:
+                self.faults.met("sent", worker, FENCES)
 
     def _arrived(self, worker: str, place: TopicPartition) -> None:
         self.faults.met("arrived", worker, place)
