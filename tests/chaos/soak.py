@@ -45,6 +45,8 @@ FAULTS = 10
 LONGEST_PEACE = 300.0
 EARLY_FAULTS = 20
 """Deaths and restarts in the warm-up."""
+COMPACTED_AFTER_MS = 120_000
+"""In place of an hour: so that the changelog has come to its length when the warm-up ends, and take-overs to theirs."""
 SAMPLE_SECONDS = 2.0
 SLOPE_LIMIT = 1.0
 """Per cent an hour."""
@@ -168,6 +170,11 @@ def soak(grounds: Grounds, minutes: float, rate: float) -> Figures:
     customers = max(10, int(rate * full / EVENTS_EACH))
     with grounds.stage(row) as stage:
         stage.start(2)
+        stage.site.configure(
+            stage.site.changelog, cleanup_policy="compact", segment_ms="30000", min_cleanable_dirty_ratio="0.1",
+            min_compaction_lag_ms=str(COMPACTED_AFTER_MS), max_message_bytes=str(4 << 20),
+            message_timestamp_type="LogAppendTime",
+        )  # fmt: skip
         steady = stage.workers[0].process.pid
         began = time.monotonic()
         made = lines(
