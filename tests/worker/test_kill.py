@@ -38,9 +38,10 @@ def test_killing_workers_again_and_again_changes_nothing_of_what_is_said_of_any_
 ) -> None:
     data = "data" if store == "rocksdict" else ""  # what the killed one left there must not count
     site = Site(kafka, redis_url, prefix, tmp_path, EVERY_FEATURE, store=store, data=data).create()
-    lines = shop_lines(6_000)
+    lines = shop_lines(9_000)
     wanted = expected(site.definitions, site.shares(lines))
     dice = random.Random(count)
+    late = 0
     with site.workers(count) as workers:
         for number in range(kills):
             if number == 1:  # the others are killed while they make up for the kill before
@@ -50,11 +51,12 @@ def test_killing_workers_again_and_again_changes_nothing_of_what_is_said_of_any_
             wait_until(lambda: states(site) >= enough, "some states are written", workers)  # noqa: B023
             victim = dice.randrange(count)
             workers[victim].kill()
-            assert not site.done(), "all was done before the kill: it proves nothing"
+            late += site.done()
             workers[victim] = site.start()
         site.wait_until_done(workers)
         assert_same(site, wanted)
     assert_said_once(site)
+    assert late <= kills // 3, "all was done before most of the kills: they prove nothing"
 
 
 def assert_said_once(site: Site) -> None:

@@ -75,7 +75,7 @@ def rebuild(site: Site) -> None:
 def test_a_redis_that_fails_amid_the_load_of_two_workers_shows_all_customers_in_the_end(
     fault: Callable[[LocalRedis], None], site: Site, redis: LocalRedis
 ) -> None:
-    lines = shop_lines(12_000)
+    lines = shop_lines(20_000)
     wanted = expected(STARTER, site.shares(lines))
     with site.workers(2) as workers:
         site.produce(lines[:6_000])

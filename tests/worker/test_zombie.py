@@ -37,7 +37,7 @@ def test_a_worker_that_was_frozen_past_its_session_changes_nothing_when_it_wakes
     seed: int, kafka: str, redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
     site = Site(kafka, redis_url, prefix, tmp_path, partitions=2).create()
-    lines = list(Shop(seed=seed, customers=300, events=12_000).lines())
+    lines = list(Shop(seed=seed, customers=300, events=20_000).lines())
     wanted = expected(STARTER, site.shares(lines))
     dice = random.Random(seed)
     with site.workers(2) as workers:
