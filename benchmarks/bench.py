@@ -21,23 +21,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.partitioner import DefaultPartitioner
 
-from benchmarks.metrics import progress
+from benchmarks.peers.wire import decode
 from benchmarks.processes import cpu_seconds, status_mb
+from benchmarks.worker import command, progress
+from benchmarks.writer import PARTITIONS, Writer, create_topic
 from streamseg import services
 from streamseg.core.units import DAY, MILLISECONDS
 from streamseg.services.service import free_port
 from streamseg.shop import Shop
+from streamseg.worker.placement import partition_of
 
 DEFINITIONS = Path(__file__).parent.parent / "streamseg" / "definitions" / "starter.yaml"
 EVENTS_PER_CUSTOMER = 20
 SPAN_MS = 90 * DAY
-PARTITIONS = 4
 TOPIC = "bench-events"
 Figures = dict[str, float]
 
@@ -70,18 +69,8 @@ def _write(path: Path, shop: Shop) -> list[bytes]:
     return keys
 
 
-class _Wire(msgspec.Struct):
-    type: str
-    customer_id: str
-    time: str
-    id: str
-    amount: str | None = None
-    props: dict[str, object] | None = None
-
-
 def measure_floor(path: Path) -> Figures:
     """Decoding every line that can be, in this process."""
-    decode = msgspec.json.Decoder(_Wire).decode
     lines = path.read_bytes().splitlines()
     started, cpu = time.perf_counter(), time.process_time()
     for line in lines:
@@ -94,10 +83,10 @@ def measure_floor(path: Path) -> Figures:
 
 def measure_replay(path: Path, events: int, jobs: int) -> Figures:
     """`streamseg replay` as its users run it: start-up, reading and writing included."""
-    command = [sys.executable, "-m", "streamseg", "replay", "--definitions", str(DEFINITIONS), "--jobs", str(jobs)]
+    replay = [sys.executable, "-m", "streamseg", "replay", "--definitions", str(DEFINITIONS), "--jobs", str(jobs)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run([*command, "--changes", str(path) + ".changes", str(path)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*replay, "--changes", str(path) + ".changes", str(path)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -106,39 +95,20 @@ def measure_replay(path: Path, events: int, jobs: int) -> Figures:
 
 async def _load(kafka: str, path: Path, keys: list[bytes]) -> None:
     """Fills the event topic, each customer's events into one partition."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])
-    finally:
-        await admin.close()
-    partition_of = {}
-    partitions, choose = list(range(PARTITIONS)), DefaultPartitioner()
+    await create_topic(kafka, TOPIC)
     async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=1 << 19) as producer:
-        batches = {partition: producer.create_batch() for partition in partitions}
+        writer = Writer(producer, TOPIC)
         with path.open("rb") as file:
             for key, line in zip(keys, file, strict=True):
-                if key not in partition_of:
-                    partition_of[key] = choose(key, partitions, partitions)
-                partition = partition_of[key]
-                if batches[partition].append(key=key, value=line[:-1], timestamp=None) is None:
-                    await producer.send_batch(batches[partition], TOPIC, partition=partition)
-                    batches[partition] = producer.create_batch()
-                    batches[partition].append(key=key, value=line[:-1], timestamp=None)
-        for partition, batch in batches.items():
-            await producer.send_batch(batch, TOPIC, partition=partition)
-        await producer.flush()
+                await writer.add(partition_of(key, PARTITIONS), key, line[:-1])
+        await writer.flush()
 
 
 @contextmanager
 def _worker(kafka: str, redis: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
-    command = [
-        sys.executable, "-m", "streamseg", "worker", "--definitions", str(DEFINITIONS), "--kafka", kafka, "--redis",
-        redis, "--events", TOPIC, "--group", "bench", "--prefix", "bench", "--clock", "stream", "--http",
-        f"127.0.0.1:{port}", "--data", str(folder / "data"), "--log-level", "WARNING",
-    ]  # fmt: skip
-    process = subprocess.Popen(command)
+    given = command(DEFINITIONS, kafka, redis, TOPIC, "bench", port, folder / "data")
+    process = subprocess.Popen([*given, "--log-level", "WARNING"])
     try:
         yield process, f"http://127.0.0.1:{port}/metrics"
     finally:

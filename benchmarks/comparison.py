@@ -25,9 +25,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from benchmarks import report
 from benchmarks.expected import Expected, expect, published
 from benchmarks.figures import Figures, figures
-from benchmarks.input import Input, create_topic, load, make
+from benchmarks.input import Input, load, make
 from benchmarks.peer import DEFINITIONS, PEERS, Peer, Run
 from benchmarks.watch import watching
+from benchmarks.writer import create_topic
 from streamseg import services
 from streamseg.services.process import Process
 from streamseg.services.service import free_port

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from benchmarks.input import PARTITIONS, Input
+from benchmarks.input import Input
+from benchmarks.writer import PARTITIONS
 
 SHOWN = 3
 """Customers to name in a complaint."""

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from benchmarks.writer import PARTITIONS, Writer, create_topic
 from streamseg.core.units import DAY
 from streamseg.shop import Shop
 from streamseg.worker.placement import partition_of
@@ -20,7 +20,6 @@ from streamseg.worker.placement import partition_of
 EVENTS_PER_CUSTOMER = 20
 SPAN_MS = 180 * DAY
 """Twice the longest window, so that events leave it, too."""
-PARTITIONS = 4
 SPARE = 1.05
 """More lines than are wanted, for those that are left out."""
 _REFUND = b'"type":"refund"'
@@ -60,32 +59,13 @@ def make(path: Path, events: int, seed: int) -> Input:
 async def load(kafka: str, made: Input) -> None:
     """Makes the topic and fills it, each customer's events into one partition."""
     await create_topic(kafka, made.topic)
-    placed: dict[bytes, int] = {}
     async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=1 << 19) as producer:
-        batches = [producer.create_batch() for _ in range(PARTITIONS)]
+        writer = Writer(producer, made.topic)
         with made.path.open("rb") as file:
             for line in file:
                 key = _customer(line)
-                partition = placed.get(key)
-                if partition is None:
-                    partition = placed[key] = partition_of(key, PARTITIONS)
-                if batches[partition].append(key=key, value=line[:-1], timestamp=None) is None:
-                    await producer.send_batch(batches[partition], made.topic, partition=partition)
-                    batches[partition] = producer.create_batch()
-                    batches[partition].append(key=key, value=line[:-1], timestamp=None)
-        for partition, batch in enumerate(batches):
-            await producer.send_batch(batch, made.topic, partition=partition)
-        await producer.flush()
-
-
-async def create_topic(kafka: str, topic: str) -> None:
-    """Makes a topic."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
-    finally:
-        await admin.close()
+                await writer.add(partition_of(key, PARTITIONS), key, line[:-1])
+        await writer.flush()
 
 
 def _customer(line: bytes) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.programs import classes, java_classes, peers_python
+from benchmarks.worker import command
 from streamseg.services.java import find_java
 from streamseg.worker.settings import Names
 
@@ -77,11 +78,8 @@ def _java(module: str, *options: str) -> list[str]:
 
 
 def _streamseg(run: Run) -> list[str]:
-    return [
-        sys.executable, "-m", "streamseg", "worker", "--definitions", str(DEFINITIONS), "--kafka", run.kafka, "--redis",
-        run.redis, "--events", run.events, "--group", run.name, "--prefix", run.name, "--clock", "stream", "--http",
-        f"127.0.0.1:{run.port}", "--data", str(run.folder), "--log-level", "WARNING",
-    ]  # fmt: skip
+    given = command(DEFINITIONS, run.kafka, run.redis, run.events, run.name, run.port, run.folder)
+    return [*given, "--log-level", "WARNING"]
 
 
 PEERS = {

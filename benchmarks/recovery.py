@@ -24,11 +24,11 @@ from pathlib import Path
 import click
 from aiohttp import ClientSession
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import Redis
 
-from benchmarks.metrics import progress
 from benchmarks.processes import cpu_seconds, status_mb
+from benchmarks.worker import command, progress
+from benchmarks.writer import PARTITIONS, Writer, create_topic
 from streamseg import services
 from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
@@ -47,7 +47,6 @@ from streamseg.worker.settings import MAX_RECORD_BYTES, Names, Store
 from streamseg.worker.topics import prepare
 
 DEFINITIONS = Path(__file__).parents[1] / "streamseg" / "definitions" / "starter.yaml"
-PARTITIONS = 4
 EVENTS, NAMES, GROUP = "bench-events", Names("bench"), "bench"
 CHANGELOG = NAMES.changelog(GROUP)
 MODELS, EVENTS_OF_A_MODEL = 2_000, 20
@@ -92,46 +91,15 @@ def state_record(models: Models, number: int) -> bytes:
     return records.record(head, body, outbox)
 
 
-class Writer:
-    """Appends to the partitions of one topic, in batches."""
-
-    def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
-        self._producer = producer
-        self._topic = topic
-        self._batches = [producer.create_batch() for _ in range(PARTITIONS)]
-        self.counts = [0] * PARTITIONS
-
-    async def add(self, partition: int, key: bytes, value: bytes) -> None:
-        """Appends a record."""
-        batch = self._batches[partition]
-        if batch.record_count() >= GROUP_STATES or batch.append(key=key, value=value, timestamp=None) is None:
-            await self._send(partition)
-            self._batches[partition].append(key=key, value=value, timestamp=None)
-        self.counts[partition] += 1
-
-    async def _send(self, partition: int) -> None:
-        await self._producer.send_batch(self._batches[partition], self._topic, partition=partition)
-        self._batches[partition] = self._producer.create_batch()
-
-    async def flush(self) -> None:
-        """Waits until the broker has all."""
-        for partition in range(PARTITIONS):
-            await self._send(partition)
-        await self._producer.flush()
-
-
 async def fill(kafka: str, models: Models, customers: int, whole: str) -> float:
     """Writes a changelog as a worker leaves it that did all there was to do; returns the bytes of a state."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    await admin.create_topics([NewTopic(EVENTS, PARTITIONS, 1)])
-    await admin.close()
+    await create_topic(kafka, EVENTS)
     await prepare((kafka,), (EVENTS,), NAMES, GROUP)
     size = 0
     async with AIOKafkaProducer(
         bootstrap_servers=kafka, max_batch_size=1 << 19, max_request_size=MAX_RECORD_BYTES, compression_type="snappy"
     ) as producer:
-        past, log = Writer(producer, EVENTS), Writer(producer, CHANGELOG)
+        past, log = Writer(producer, EVENTS, GROUP_STATES), Writer(producer, CHANGELOG, GROUP_STATES)
         for partition in range(PARTITIONS):
             await past.add(partition, b"before", b"all customers had this event")
             await log.add(partition, FENCE_KEY, records.encode_fence(EPOCH))
@@ -170,7 +138,7 @@ class Traffic:
         """Sends events of customers drawn by lot; none means one event of a newcomer, who changes by that."""
         drawn = [f"c-{self._dice.randrange(self._customers)}" for _ in range(events)] or [f"newcomer-{self._count}"]
         async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=1 << 19) as producer:
-            writer = Writer(producer, EVENTS)
+            writer = Writer(producer, EVENTS, GROUP_STATES)
             for customer in drawn:
                 key, value = self._event(customer)
                 await writer.add(partition_of(key, PARTITIONS), key, value)
@@ -181,13 +149,9 @@ class Traffic:
 def started(kafka: str, redis: str, folder: Path, store: Store) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
     """A worker as its operator starts it: process, metrics and log."""
     port, log = free_port(), folder / f"{store}.log"
-    command = [
-        sys.executable, "-m", "streamseg", "worker", "--definitions", str(DEFINITIONS), "--kafka", kafka, "--redis",
-        redis, "--events", EVENTS, "--group", GROUP, "--prefix", NAMES.prefix, "--clock", "stream", "--http",
-        f"127.0.0.1:{port}", "--data", str(folder / "data"), "--store", store,
-    ]  # fmt: skip
+    given = command(DEFINITIONS, kafka, redis, EVENTS, GROUP, port, folder / "data")
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stderr=file)
+        process = subprocess.Popen([*given, "--store", store], stderr=file)
     try:
         yield process, f"http://127.0.0.1:{port}/metrics", log
     finally:
@@ -249,10 +213,10 @@ def _require(process: subprocess.Popen[bytes], log: Path, begun: float) -> None:
 
 def measure_faust(kafka: str, folder: Path, customers: int, seconds: float) -> Figures:
     """Faust's own recovery of the same topic, until it is through or the time is over."""
-    command = [sys.executable, "-m", "benchmarks.faust_recovery", kafka, EVENTS, CHANGELOG, str(PARTITIONS)]
+    faust = [sys.executable, "-m", "benchmarks.faust_recovery", kafka, EVENTS, CHANGELOG, str(PARTITIONS)]
     log = folder / "faust.log"
     with log.open("wb") as file:
-        process = subprocess.Popen([*command, str(folder / "faust")], stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen([*faust, str(folder / "faust")], stdout=subprocess.PIPE, stderr=file, text=True)
     assert process.stdout is not None
     begun = at = keys = first = 0.0
     try:

@@ -14,10 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from benchmarks.figures import Figures, figures
-from benchmarks.input import PARTITIONS
-from benchmarks.metrics import progress
 from benchmarks.peer import Peer, Run
 from benchmarks.processes import cpu_seconds, status_mb, tree
+from benchmarks.worker import progress
+from benchmarks.writer import PARTITIONS
 from streamseg.services.process import Process
 
 LOOK_SECONDS = 0.1
