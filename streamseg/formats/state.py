@@ -139,14 +139,14 @@ def _bounded(value: Any) -> Any:
 
 
 def kept(head: bytes, body: bytes) -> bytes:
-    """A state as it is kept in memory."""
+    """A state as it is kept in memory, and sent to the changelog when it made no changes."""
     return head + _NO_OUTBOX + body
 
 
 def record(head: bytes, body: bytes, outbox: list[Sent]) -> bytes:
     """A state as it is sent to the changelog."""
     if not outbox:
-        return head + _NO_OUTBOX + body
+        return kept(head, body)
     sent = _encode_outbox(outbox)
     return head + _LENGTH.pack(len(sent)) + sent + body
 

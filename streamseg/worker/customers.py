@@ -97,10 +97,10 @@ class Customers:
             value = worth(profile, profile.at) if worth is not None else None
             state.worth = 0 if value is None else round(value)
             head, body = records.encode_state(state, self._mark, self.epoch)
-            key = customer.encode()
-            kept[key] = records.kept(head, body)
-            self._count_anew(state, kept[key])
-            collected.append((key, records.record(head, body, outboxes.get(customer, []))))
+            key, outbox = customer.encode(), outboxes.get(customer)
+            data = kept[key] = records.kept(head, body)
+            self._count_anew(state, data)
+            collected.append((key, records.record(head, body, outbox) if outbox else data))
         self._states.put(kept)
         self._dirty.clear()
         if len(self._young) > self._hot:
