@@ -19,7 +19,7 @@ CHART = ROOT / "docs" / "images" / "benchmarks.svg"
 BEGIN, END = "<!-- table -->", "<!-- /table -->"
 TITLES = {
     "decode": "decoding the JSON in a file, nothing else",
-    "replay": "**streamseg replay**, from a file, start-up included",
+    "replay": "**streamseg replay**, from a file, on all cores, start-up included",
     **{name: peer.title for name, peer in PEERS.items()},
 }
 Found = Mapping[str, Sequence[Figures]]
