@@ -9,12 +9,12 @@ PEERS_LOCK := requirements/peers.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-recovery chaos simulate soak fuzz lock format picture clean
+.PHONY: help setup engine demo test check bench bench-recovery chaos simulate soak fuzz lock format picture clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(VENV)/.ready  ## make .venv with a working .venv/bin/streamseg
+setup: $(VENV)/.ready $(if $(shell command -v cargo),$(VENV)/.engine)  ## make .venv with a working .venv/bin/streamseg
 
 # A distribution's Python may come without ensurepip; then another one's pip installs into the environment.
 PIP = $$($(BIN)/python -m pip --version >/dev/null 2>&1 && echo $(BIN)/python -m pip || echo python3 -m pip --python $(BIN)/python)
@@ -26,6 +26,14 @@ $(VENV)/.ready: $(LOCKS) pyproject.toml
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@$(INSTALL) --require-hashes --no-deps -r requirements/data.txt
 	@$(INSTALL) --no-build-isolation --no-deps -e .
+	@touch $@
+
+# The compiled core needs Rust. Without it the worker runs in pure Python: slower, and to the same bytes.
+engine: $(VENV)/.engine  ## build the compiled core into .venv (with Rust's cargo; `make setup` does it where there is one)
+
+$(VENV)/.engine: $(VENV)/.ready engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
+	@cd engine && ../$(BIN)/maturin build -q --release --locked --out target/wheels
+	@$(INSTALL) --no-deps --force-reinstall engine/target/wheels/*.whl
 	@touch $@
 
 demo: setup  ## the whole thing on this machine, on 69,659 real purchases; ends by itself
