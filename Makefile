@@ -31,7 +31,7 @@ $(VENV)/.ready: $(LOCKS) pyproject.toml
 # The compiled core needs Rust. Without it the worker runs in pure Python: slower, and to the same bytes.
 engine: $(VENV)/.engine  ## build the compiled core into .venv (with Rust's cargo; `make setup` does it where there is one)
 
-$(VENV)/.engine: $(VENV)/.ready engine/Cargo.toml engine/Cargo.lock $(wildcard engine/src/*.rs)
+$(VENV)/.engine: $(VENV)/.ready engine/Cargo.toml engine/Cargo.lock engine/streamseg_engine.pyi $(wildcard engine/src/*.rs)
 	@cd engine && ../$(BIN)/maturin build -q --release --locked --out target/wheels
 	@$(INSTALL) --no-deps --force-reinstall engine/target/wheels/*.whl
 	@touch $@

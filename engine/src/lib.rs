@@ -1,8 +1,11 @@
 //! What streamseg's worker does for every event, without Python.
 
+mod event;
+mod event_probe;
+
 use pyo3::prelude::*;
 
 #[pymodule]
-fn streamseg_engine(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    event_probe::register(m)
 }
