@@ -16,6 +16,7 @@ type Decoded<'py> = (
     Option<Bound<'py, PyBytes>>,
 );
 
+/// Type, customer, time, id, fingerprint, order, amount, props; None for what Python has to decide.
 #[pyfunction]
 #[pyo3(signature = (data, currency, digits, latest=None))]
 fn decode_event<'py>(
@@ -38,6 +39,7 @@ fn decode_event<'py>(
     ))
 }
 
+/// How many of the events are decoded.
 #[pyfunction]
 #[pyo3(signature = (events, currency, digits, latest=None))]
 fn decode_many(events: Vec<Bound<'_, PyBytes>>, currency: String, digits: u32, latest: Option<i64>) -> usize {
@@ -45,6 +47,7 @@ fn decode_many(events: Vec<Bound<'_, PyBytes>>, currency: String, digits: u32, l
     events.iter().filter(|data| std::hint::black_box(decode(data.as_bytes(), &settings, latest)).is_some()).count()
 }
 
+/// The kind (null, true, false, int, text, other) and the value, of an int or a text, of one of the props.
 #[pyfunction]
 fn props_field<'py>(py: Python<'py>, props: &[u8], name: &str) -> PyResult<Option<(&'static str, Bound<'py, PyAny>)>> {
     let none = py.None().into_bound(py);
