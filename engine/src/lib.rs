@@ -1,8 +1,12 @@
 //! What streamseg's worker does for every event, without Python.
 
+mod records;
+
 use pyo3::prelude::*;
 
 #[pymodule]
-fn streamseg_engine(_m: &Bound<'_, PyModule>) -> PyResult<()> {
+fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<records::Records>()?;
+    m.add_function(wrap_pyfunction!(records::stamp, m)?)?;
     Ok(())
 }
