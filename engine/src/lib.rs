@@ -1,13 +1,27 @@
 //! What streamseg's worker does for every event, without Python.
 
+mod engine;
 mod event;
 mod event_probe;
+mod message;
+mod placement;
+mod plan;
+mod profile;
 mod records;
+mod segment;
+mod time;
+mod value;
+mod wire;
 
 use pyo3::prelude::*;
 
+/// What only Python knows how to do, or what a broken state comes to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Unsure;
+
 #[pymodule]
 fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<engine::Engine>()?;
     m.add_class::<records::Records>()?;
     m.add_function(wrap_pyfunction!(records::stamp, m)?)?;
     event_probe::register(m)

@@ -268,7 +268,7 @@ class Binder:
         source = f"def passes(P, M):\n return {term.code}"
         exec(compile(source, "<where>", "exec"), namespace)  # noqa: S102 - the source is ours
         filter_: Filter = namespace["passes"]
-        return self.scope.layout.tap(selector.type, " ".join(selector.where_text.split()), filter_)
+        return self.scope.layout.tap(selector.type, " ".join(selector.where_text.split()), filter_, term.code)
 
     def _aggregate(self, node: ast.Aggregate) -> Term:
         self._outside(node)

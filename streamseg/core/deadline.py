@@ -47,6 +47,20 @@ class Step:
 
     windows: tuple[Window, ...]
     difference: Callable[[Any, int], Any] | None
+    code: str = ""
+    """The difference as Python, with what it stands on."""
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """All comparisons that time can turn, and what makes segments stay."""
+
+    falls: tuple[Fall, ...]
+    rises: tuple[Rise, ...]
+    steps: tuple[Step, ...]
+    stays: Sequence[tuple[Duration, ...]]
+    """The `min_stay` of each scheme's segments and its default."""
 
 
 After = Callable[[Profile, Instant], Instant]
@@ -79,9 +93,7 @@ _STAY = """
   if T < at < nearest: nearest = at"""
 
 
-def compile_after(
-    falls: Iterable[Fall], rises: Iterable[Rise], steps: Iterable[Step], stays: Sequence[tuple[Duration, ...]]
-) -> After:
+def compile_after(turns: Turns) -> After:
     """The function that asks all of them, as straight-line code: it runs for every event."""
     constants: dict[str, Any] = {
         "bisect_right": bisect_right, "falls_below": falls_below, "step_after": _step_after, "NEVER": NEVER,
@@ -94,17 +106,17 @@ def compile_after(
         return name
 
     parts = ["def after(p, T):\n nearest = NEVER; marks = p.marks; totals = p.totals"]
-    parts += [_RISE.format(mark=one.mark, offsets=constant(one.offsets), size=len(one.offsets)) for one in rises]
+    parts += [_RISE.format(mark=one.mark, offsets=constant(one.offsets), size=len(one.offsets)) for one in turns.rises]
     parts += [
         _FALL.format(
             slot=one.slot, least=one.limits[0], series=one.window.series, window=one.window.index,
             tile=one.window.tile, length=one.window.length, name=constant(one.window), column=one.column,
             limits=constant(one.limits),
         )
-        for one in falls
+        for one in turns.falls
     ]  # fmt: skip
-    parts += [_STAY.format(stays=constant(one), place=place) for place, one in enumerate(stays) if any(one)]
-    parts += [_STEP.format(name=constant(one)) for one in steps]
+    parts += [_STAY.format(stays=constant(one), place=place) for place, one in enumerate(turns.stays) if any(one)]
+    parts += [_STEP.format(name=constant(one)) for one in turns.steps]
     parts.append("\n return nearest if nearest <= LAST_INSTANT else NEVER")
     exec(compile("".join(parts), "<after>", "exec"), constants)  # noqa: S102 - ours
     after: After = constants["after"]
@@ -130,13 +142,10 @@ def _step_after(step: Step, profile: Profile, now: Instant) -> Instant:
     return nearest
 
 
-def build_after(
+def sort_turns(
     scope: Scope, layout: Layout, crossings: Iterable[Crossing], stays: Sequence[tuple[Duration, ...]]
-) -> After:
-    """Sorts comparisons into those three kinds, equal ones kept once, and compiles them.
-
-    `stays` are the `min_stay` of each scheme's segments and its default.
-    """
+) -> Turns:
+    """Sorts comparisons into those three kinds, equal ones kept once."""
     windows = {(window.series, window.length): window for window in layout.windows}
     falls: dict[int, tuple[Term, set[int]]] = {}
     rises: dict[int, set[Duration]] = {}
@@ -149,10 +158,10 @@ def build_after(
             falls.setdefault(left.total.slot, (left, set()))[1].update(_limits(crossing.operator, right.literal))
         elif (left.code, right.code) not in steps:
             steps[left.code, right.code] = _step(scope, crossing, windows)
-    return compile_after(
-        [_fall(term, limits, windows) for term, limits in falls.values() if limits],
-        [Rise(mark, tuple(sorted(offsets))) for mark, offsets in rises.items()],
-        steps.values(),
+    return Turns(
+        tuple(_fall(term, limits, windows) for term, limits in falls.values() if limits),
+        tuple(Rise(mark, tuple(sorted(offsets))) for mark, offsets in rises.items()),
+        tuple(steps.values()),
         stays,
     )
 
@@ -195,4 +204,4 @@ def _step(scope: Scope, crossing: Crossing, windows: dict[WindowKey, Window]) ->
         return Step(own, None)
     needs = left.uses | right.uses
     code = f"minus({left.code}, {right.code})"
-    return Step(own, compile_function(scope, "difference", needs, code))
+    return Step(own, compile_function(scope, "difference", needs, code), code, needs)

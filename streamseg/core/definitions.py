@@ -9,7 +9,7 @@ from typing import Any
 
 from streamseg.core import expression as ast
 from streamseg.core.condition import Binder, Compared, Crossing, Scope, Term, compile_function
-from streamseg.core.deadline import After, build_after
+from streamseg.core.deadline import After, Turns, compile_after, sort_turns
 from streamseg.core.decision import Decide, Evaluator, Rules, compile_decide
 from streamseg.core.errors import ExpressionError
 from streamseg.core.layout import Layout, LayoutBuilder
@@ -54,6 +54,39 @@ class CompiledScheme:
     """Its longest window, `expression.ALL` if one has no end, 0 if it has none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Code:
+    """An expression as Python, with the features and scores that it stands on."""
+
+    text: str
+    needs: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SchemeCode:
+    """A scheme's conditions and values as Python."""
+
+    whens: tuple[str, ...]
+    stays: tuple[Code | None, ...]
+    """For each segment, and the default."""
+    values: Mapping[str, tuple[str, Kind]]
+    """Features and scores that the scheme uses, by name: local and kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What was compiled, for who compiles it in another way."""
+
+    locals: Mapping[str, tuple[str, str]]
+    """Features, what scores stand on (under an empty name), and scores, in their order: local and code."""
+    constants: Mapping[str, Any]
+    needs: frozenset[str]
+    """Features and scores that any `when` uses."""
+    schemes: tuple[SchemeCode, ...]
+    worth: Code | None
+    turns: Turns
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definitions:
     """A definitions file, checked and compiled."""
@@ -74,6 +107,7 @@ class Definitions:
     """A lower bound of the next instant at which time alone changes anything (`tile.NEVER` if it never does)."""
     value: Evaluator | None
     """A customer's worth for `segment_value`: RFM's monetary, or the first feature that is money."""
+    source: Source
 
     @property
     def scheme_names(self) -> tuple[str, ...]:
@@ -162,6 +196,8 @@ class DefinitionsBuilder:
         """The definitions."""
         layout = self.layout.build()
         schemes = tuple(_compile(self.scope, scheme, conditions) for scheme, conditions in self._schemes)
+        turns = sort_turns(self.scope, layout, self._crossings, [one.rules.min_stays for one in schemes])
+        worth = self._worth()
         return Definitions(
             name=name,
             hash=digest,
@@ -172,20 +208,30 @@ class DefinitionsBuilder:
             layout=layout,
             schemes=schemes,
             decide=compile_decide(self.scope, [compiled.rules for compiled in schemes], self._needed()),
-            after=build_after(self.scope, layout, self._crossings, [one.rules.min_stays for one in schemes]),
-            value=self._worth(),
+            after=compile_after(turns),
+            value=None if worth is None else compile_function(self.scope, "worth", worth.needs, worth.text),
+            source=self._source(worth, turns),
         )
+
+    def _source(self, worth: Code | None, turns: Turns) -> Source:
+        scope = self.scope
+        names = {name: (f"f_{name}", term.code) for name, term in scope.features.items()}
+        if scope.scores:
+            names[""] = ("q", scope.recency)
+            names |= {name: (f"s_{name}", term.code) for name, term in scope.scores.items()}
+        schemes = tuple(_scheme_code(scope, conditions) for _, conditions in self._schemes)
+        return Source(names, dict(scope.constants), self._needed(), schemes, worth, turns)
 
     def _needed(self) -> frozenset[str]:
         """Features and scores that any `when` uses."""
         return frozenset().union(*(when.needs for _, conditions in self._schemes for when, _ in conditions))
 
-    def _worth(self) -> Evaluator | None:
+    def _worth(self) -> Code | None:
         money = [term for term in self.scope.features.values() if term.kind is Kind.MONEY]
         term = self._monetary or next(iter(money), None)
         if term is None:
             return None
-        return compile_function(self.scope, "worth", term.uses | self._names_of(term), term.code)
+        return Code(term.code, term.uses | self._names_of(term))
 
     def _names_of(self, term: Term) -> frozenset[str]:
         return frozenset(name for name in self.scope.features if f"f_{name}" in term.code)
@@ -222,6 +268,13 @@ def _compile(scope: Scope, scheme: Scheme, conditions: list[tuple[_Bound, _Bound
     return CompiledScheme(scheme, segments, rules, _values(scope, used), _longest(conditions))
 
 
+def _scheme_code(scope: Scope, conditions: list[tuple[_Bound, _Bound | None]]) -> SchemeCode:
+    used = frozenset().union(*(bound.needs for pair in conditions for bound in pair if bound is not None))
+    stays = [None if stay is None else Code(stay.term.code, stay.needs) for _, stay in conditions]
+    values = {name: (local, term.kind) for name, (local, term) in _named(scope).items() if name in used}
+    return SchemeCode(tuple(when.term.code for when, _ in conditions), (*stays, None), values)
+
+
 def _compile_condition(scope: Scope, name: str, bound: _Bound) -> Evaluator:
     return compile_function(scope, name, bound.needs, bound.term.code)
 
@@ -237,13 +290,17 @@ def _explained(scope: Scope, compared: Compared, needs: frozenset[str]) -> Expla
     return Explained(compared.text, compared.operator, left, compared.left.kind, right, compared.right.kind)
 
 
-def _values(scope: Scope, used: frozenset[str]) -> Evaluator:
-    terms = {
+def _named(scope: Scope) -> dict[str, tuple[str, Term]]:
+    """Features and scores by name: local and term."""
+    return {
         **{name: (f"f_{name}", term) for name, term in scope.features.items()},
         **{name: (f"s_{name}", term) for name, term in scope.scores.items()},
     }
+
+
+def _values(scope: Scope, used: frozenset[str]) -> Evaluator:
     shown = ", ".join(
-        f"{name!r}: {_shown(scope, local, term)}" for name, (local, term) in terms.items() if name in used
+        f"{name!r}: {_shown(scope, local, term)}" for name, (local, term) in _named(scope).items() if name in used
     )
     return compile_function(scope, "values", used, f"{{{shown}}}")
 

@@ -52,6 +52,8 @@ class Tap:
     index: int
     type: str
     filter: Filter | None
+    filter_code: str
+    """The filter as Python, empty if there is none."""
     first_mark: int
     last_mark: int
     """Places among the profile's marks; -1 if not kept."""
@@ -107,6 +109,7 @@ class _TapBuilder:
     index: int
     type: str
     filter: Filter | None
+    filter_code: str
     first_mark: int = -1
     last_mark: int = -1
     latest: dict[str, int] = field(default_factory=dict)
@@ -139,11 +142,11 @@ class LayoutBuilder:
         self._trackers = 0
         self._attributes: dict[str, int] = {}
 
-    def tap(self, type_: str, where: str, filter_: Filter | None) -> tuple[str, str]:
+    def tap(self, type_: str, where: str, filter_: Filter | None, code: str = "") -> tuple[str, str]:
         """Makes sure that there is a tap; returns its key."""
         key = (type_, where)
         if key not in self._taps:
-            self._taps[key] = _TapBuilder(len(self._taps), type_, filter_)
+            self._taps[key] = _TapBuilder(len(self._taps), type_, filter_, code)
         return key
 
     def mark(self, tap: tuple[str, str], *, first: bool) -> int:
@@ -307,7 +310,7 @@ def _build_tap(builder: _TapBuilder, series: list[Series]) -> Tap:
         for (name, _), (index, one, slot) in builder.distinct.items()
     )
     return Tap(
-        builder.index, builder.type, builder.filter, builder.first_mark, builder.last_mark,
+        builder.index, builder.type, builder.filter, builder.filter_code, builder.first_mark, builder.last_mark,
         tuple(builder.latest.items()), tuple(fields), own, sums, extremes, trackers,
         bool(own or sums or extremes or trackers),
     )  # fmt: skip

@@ -1,0 +1,936 @@
+//! One partition's customers under its clock: events in, records out. What it is not sure of, Python does.
+//!
+//! A *group* is what is folded between two calls of `complete`. Within a group a customer is in one of two lanes:
+//! decoded here, or owned by Python, which then does everything for it until the group is complete.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::event::{decode, Event, Settings};
+use crate::message::{change_data, current_data, entry, rounded, Counted, Told};
+use crate::placement::partition_of;
+use crate::plan::Plan;
+use crate::profile::{
+    advance_and_drop, apply, decode as decode_state, encode, is_duplicate, prepare, summary, Prepared, Profile,
+};
+use crate::records::Records;
+use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
+use crate::time::{instant_text, NEVER};
+use crate::value::{alone, Scope, Val, MAX_LOCALS};
+use crate::wire::{put_array, put_bytes, put_int};
+use crate::Unsure;
+
+type Key = Arc<[u8]>;
+
+/// Observed from the very beginning of the input.
+const COMPLETE: i64 = -1;
+const CHANGE_TYPE: &[u8] = b"streamseg.segment.changed.v1";
+
+/// A deadline on the heap: the earliest first, of one instant the customers in order.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Deadline(i64, Key);
+
+/// What was published of one customer in this group.
+#[derive(Default)]
+struct Published {
+    outbox: Vec<(u32, i64, Vec<u8>)>,
+    moves: Vec<Counted>,
+    ahead: Vec<Forecast>,
+    caused: Option<i64>,
+    size: usize,
+}
+
+struct Slot {
+    key: Key,
+    profile: Profile,
+    dirty: bool,
+    /// Taken over by Python, or never more than an attempt.
+    void: bool,
+    /// Worth and segments that the census has; None for a new customer.
+    counted: Option<(i64, Vec<u8>)>,
+    told: Option<Box<Published>>,
+}
+
+/// Since when a customer's forecast is not told (seconds), the lowest offset of its state, and which note this is.
+#[derive(Clone, Copy)]
+struct Mark {
+    since: f64,
+    offset: i64,
+    number: u64,
+}
+
+/// Customers whose forecasts moved, the oldest first.
+#[derive(Default)]
+struct Stale {
+    marks: HashMap<Key, Mark>,
+    queue: VecDeque<(Key, u64)>,
+    number: u64,
+}
+
+impl Stale {
+    fn note(&mut self, key: &Key, since: f64, offset: i64) {
+        if !self.marks.contains_key(key) {
+            self.number += 1;
+            self.marks.insert(key.clone(), Mark { since, offset, number: self.number });
+            self.queue.push_back((key.clone(), self.number));
+        }
+    }
+
+    fn oldest(&mut self) -> Option<(Key, Mark)> {
+        while let Some((key, number)) = self.queue.front() {
+            match self.marks.get(key) {
+                Some(mark) if mark.number == *number => return Some((key.clone(), *mark)),
+                _ => self.queue.pop_front(),
+            };
+        }
+        None
+    }
+}
+
+/// What is found of a customer.
+enum Found {
+    Here(usize),
+    Unknown,
+    /// Python has it, or has to read it.
+    Elsewhere,
+}
+
+enum Passed {
+    Done,
+    Left,
+    Python(i64, Key),
+}
+
+enum Taken {
+    As(&'static str),
+    Unsure,
+}
+
+/// How a fold ended.
+enum End {
+    /// The next event is for Python.
+    Python,
+    /// The group has to be written first.
+    Brimming,
+    /// A deadline is for Python.
+    Deadline(i64, Key),
+}
+
+#[pyclass]
+pub struct Engine {
+    plan: Arc<Plan>,
+    settings: Settings,
+    states: Py<PyAny>,
+    partition: i64,
+    partitions: u32,
+    by_murmur2: bool,
+    by_key: bool,
+    outbox_bytes: usize,
+    deadlines_at_once: usize,
+    batch_bytes: usize,
+    max_record_bytes: usize,
+    source: Vec<u8>,
+    #[pyo3(get, set)]
+    clock: i64,
+    #[pyo3(get, set)]
+    observed_from: i64,
+    #[pyo3(get, set)]
+    epoch: u32,
+    heap: BinaryHeap<Reverse<Deadline>>,
+    queued: HashMap<Key, i64>,
+    slots: Vec<Slot>,
+    index: HashMap<Key, usize>,
+    dirty: Vec<usize>,
+    told: Vec<usize>,
+    owned: HashSet<Key>,
+    stale: Stale,
+    pool: Vec<Profile>,
+    changed: HashMap<(usize, i32, i32, bool), u64>,
+    late: Vec<i64>,
+    brimming: bool,
+    told_just_now: bool,
+    prepared: Prepared,
+    ahead: Ahead,
+    moves: Vec<Move>,
+}
+
+impl Engine {
+    // Customers
+
+    fn state<'py>(&self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let states = self.states.bind(py);
+        let key = PyBytes::new(py, customer);
+        if let Ok(dict) = states.cast::<PyDict>() {
+            return dict.get_item(key);
+        }
+        let found = states.call_method1(intern!(py, "get"), (key,))?;
+        Ok(if found.is_none() { None } else { Some(found) })
+    }
+
+    fn find(&mut self, py: Python, customer: &[u8]) -> PyResult<Found> {
+        if let Some(&place) = self.index.get(customer) {
+            return Ok(Found::Here(place));
+        }
+        if !self.owned.is_empty() && self.owned.contains(customer) {
+            return Ok(Found::Elsewhere);
+        }
+        let Some(state) = self.state(py, customer)? else { return Ok(Found::Unknown) };
+        let data = state.cast::<PyBytes>()?.as_bytes();
+        let mut profile = self.pool.pop().unwrap_or_default();
+        if decode_state(&self.plan, data, &mut profile).is_err() {
+            self.pool.push(profile);
+            return Ok(Found::Elsewhere);
+        }
+        let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
+        Ok(Found::Here(self.place(customer, profile, counted)))
+    }
+
+    fn place(&mut self, customer: &[u8], profile: Profile, counted: Option<(i64, Vec<u8>)>) -> usize {
+        let key: Key = customer.into();
+        let place = self.slots.len();
+        self.index.insert(key.clone(), place);
+        self.slots.push(Slot { key, profile, dirty: false, void: false, counted, told: None });
+        place
+    }
+
+    fn forget(&mut self, place: usize) {
+        let slot = &mut self.slots[place];
+        slot.void = true;
+        self.index.remove(&slot.key);
+    }
+
+    fn touch(&mut self, place: usize) {
+        if !self.slots[place].dirty {
+            self.slots[place].dirty = true;
+            self.dirty.push(place);
+        }
+    }
+
+    // Time
+
+    fn next(&self) -> i64 {
+        self.heap.peek().map_or(NEVER, |Reverse(deadline)| deadline.0)
+    }
+
+    fn queue(&mut self, key: &Key, wake: i64) {
+        if wake == NEVER {
+            return;
+        }
+        match self.queued.get_mut(key) {
+            Some(known) if *known <= wake => return,
+            Some(known) => *known = wake,
+            None => {
+                self.queued.insert(key.clone(), wake);
+            }
+        }
+        self.heap.push(Reverse(Deadline(wake, key.clone())));
+    }
+
+    /// A deadline has come off the heap.
+    fn came(&mut self, due: i64, key: &Key) {
+        if self.queued.get(key).is_some_and(|&known| known <= due) {
+            self.queued.remove(key);
+        }
+    }
+
+    fn pass(&mut self, py: Python, now: i64, limit: usize) -> PyResult<Passed> {
+        let mut fired = 0;
+        while self.next() <= now {
+            if fired >= limit {
+                return Ok(Passed::Left);
+            }
+            let Some(Reverse(Deadline(due, key))) = self.heap.pop() else { break };
+            match self.fire(py, due, &key)? {
+                Some(true) => fired += 1,
+                Some(false) => {}
+                None => return Ok(Passed::Python(due, key)),
+            }
+        }
+        self.clock = self.clock.max(now);
+        Ok(Passed::Done)
+    }
+
+    /// Whether a deadline came to something; None if that is for Python to find out.
+    fn fire(&mut self, py: Python, due: i64, key: &Key) -> PyResult<Option<bool>> {
+        if !self.index.contains_key(key) {
+            if !self.owned.is_empty() && self.owned.contains(key) {
+                return Ok(None);
+            }
+            let Some(state) = self.state(py, key)? else { return Ok(Some(false)) };
+            let wake = summary(state.cast::<PyBytes>()?.as_bytes()).map_or(0, |(wake, _, _)| wake);
+            if due < wake {
+                self.came(due, key);
+                self.queue(key, wake);
+                return Ok(Some(false));
+            }
+        }
+        let Found::Here(place) = self.find(py, key)? else { return Ok(None) };
+        let wake = self.slots[place].profile.wake;
+        self.came(due, key);
+        if due < wake {
+            self.queue(key, wake);
+            return Ok(Some(false));
+        }
+        let before = self.plan.may_fail.then(|| self.slots[place].profile.clone());
+        let plan = self.plan.clone();
+        self.clock = self.clock.max(due);
+        advance_and_drop(&plan, &mut self.slots[place].profile, due);
+        if self.settle(place, due, None).is_err() {
+            self.restore(place, before)?;
+            return Ok(None);
+        }
+        Ok(Some(true))
+    }
+
+    fn restore(&mut self, place: usize, before: Option<Profile>) -> PyResult<()> {
+        let before = before.ok_or_else(|| PyRuntimeError::new_err("the compiled core did not expect to be unsure"))?;
+        self.slots[place].profile = before;
+        Ok(())
+    }
+
+    // Events
+
+    fn take(&mut self, customer: &str, known: Option<usize>, event: &Event, name: &str) -> PyResult<(Taken, usize)> {
+        let plan = self.plan.clone();
+        self.clock = self.clock.max(event.time);
+        self.told_just_now = false;
+        let place = match known {
+            Some(place) => place,
+            None => {
+                let mut profile = self.pool.pop().unwrap_or_default();
+                profile.renew(&plan);
+                self.place(customer.as_bytes(), profile, None)
+            }
+        };
+        let now = self.slots[place].profile.moving.at.max(self.clock);
+        if is_duplicate(&plan, &self.slots[place].profile.kept, event, now) {
+            return Ok((Taken::As("duplicate"), place));
+        }
+        if prepare(&plan, &self.slots[place].profile.kept, event, now, &mut self.prepared).is_err() {
+            if known.is_none() {
+                self.forget(place);
+            }
+            return Ok((Taken::Unsure, place));
+        }
+        let before = plan.may_fail.then(|| self.slots[place].profile.clone());
+        let profile = &mut self.slots[place].profile;
+        advance_and_drop(&plan, profile, now);
+        let unmatched = apply(&plan, profile, event, now, &self.prepared);
+        if self.settle(place, now, Some(name)).is_err() {
+            self.restore(place, before)?;
+            if known.is_none() {
+                self.forget(place);
+            }
+            return Ok((Taken::Unsure, place));
+        }
+        self.touch(place);
+        Ok((Taken::As(if unmatched { "unmatched" } else { "applied" }), place))
+    }
+
+    /// Evaluates at `now`, where the customer is, publishes what moved, and sets the next deadline.
+    fn settle(&mut self, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
+        let plan = self.plan.clone();
+        let profile = &mut self.slots[place].profile;
+        let mut moves = std::mem::take(&mut self.moves);
+        decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves)?;
+        profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
+        profile.worth = worth(&plan, profile, now)?;
+        let (wake, key) = (profile.wake, self.slots[place].key.clone());
+        if !moves.is_empty() {
+            self.tell(place, &moves, now, cause)?;
+            self.touch(place);
+        }
+        self.queue(&key, wake);
+        self.moves = moves;
+        Ok(())
+    }
+
+    fn tell(&mut self, place: usize, moves: &[Move], now: i64, cause: Option<&str>) -> Result<(), Unsure> {
+        let plan = self.plan.clone();
+        let slot = &mut self.slots[place];
+        let mut found = vec![];
+        forecast(&plan, &slot.profile, now, &mut self.ahead, &mut found)?;
+        let customer = std::str::from_utf8(&slot.key).map_err(|_| Unsure)?;
+        let mut version = slot.profile.version;
+        let mut datas = Vec::with_capacity(moves.len());
+        for each in moves {
+            version = version.checked_add(1).ok_or(Unsure)?;
+            let scheme = &plan.schemes[each.scheme];
+            let complete = self.observed_from == COMPLETE
+                || scheme.longest == 0
+                || (!scheme.endless && now - scheme.longest >= self.observed_from);
+            let told = Told { version, cause, following: found[each.scheme], complete };
+            datas.push((version, now, change_data(&plan, customer, &slot.profile, now, each, &told)?));
+        }
+        slot.profile.version = version;
+        if slot.told.is_none() {
+            slot.told = Some(Box::default());
+            self.told.push(place);
+        }
+        let told = slot.told.get_or_insert_default();
+        for (each, data) in moves.iter().zip(datas) {
+            told.size += data.2.len();
+            told.moves.push(Counted {
+                version: data.0,
+                scheme: each.scheme,
+                origin: each.origin,
+                target: each.target,
+                at: now,
+            });
+            told.outbox.push(data);
+            *self.changed.entry((each.scheme, each.origin, each.target, cause.is_some())).or_default() += 1;
+        }
+        if cause.is_some() {
+            told.caused = Some(now);
+        } else {
+            self.late.extend(moves.iter().map(|_| now));
+        }
+        told.ahead = found;
+        self.brimming |= told.size > self.outbox_bytes;
+        self.told_just_now = true;
+        self.stale.marks.remove(&slot.key);
+        Ok(())
+    }
+
+    fn one<'py>(
+        &mut self,
+        py: Python<'py>,
+        record: &Bound<'py, PyAny>,
+        given: &Given,
+        counts: &mut Counts,
+    ) -> PyResult<Option<End>> {
+        let value = record.getattr(intern!(py, "value"))?;
+        let Ok(data) = value.cast::<PyBytes>() else { return Ok(Some(End::Python)) };
+        let Some(mut event) = decode(data.as_bytes(), &self.settings, given.latest) else {
+            return Ok(Some(End::Python));
+        };
+        let offset: i64 = record.getattr(intern!(py, "offset"))?.extract()?;
+        let name: Cow<str> = match event.name {
+            Some(name) => Cow::Borrowed(name),
+            None => {
+                let name = format!("{}/{}/{}", given.topic, self.partition, offset);
+                event.fingerprint = xxh3_64(name.as_bytes()).to_be_bytes();
+                Cow::Owned(name)
+            }
+        };
+        if event.kind == "purchase" && event.order.is_none() {
+            event.order = Some(event.fingerprint);
+        }
+        let customer = event.customer;
+        let mut found = self.find(py, customer.as_bytes())?;
+        match found {
+            Found::Elsewhere => return Ok(Some(End::Python)),
+            Found::Unknown if self.by_murmur2 && partition_of(customer.as_bytes(), self.partitions) != self.partition => {
+                return Ok(Some(End::Python));
+            }
+            _ => {}
+        }
+        if self.by_key {
+            let key = record.getattr(intern!(py, "key"))?;
+            if !key.cast::<PyBytes>().is_ok_and(|key| key.as_bytes() == customer.as_bytes()) {
+                return Ok(Some(End::Python));
+            }
+        }
+        if self.next() <= event.time {
+            match self.pass(py, event.time, self.deadlines_at_once)? {
+                Passed::Done => {}
+                Passed::Left => return Ok(Some(End::Brimming)),
+                Passed::Python(due, key) => return Ok(Some(End::Deadline(due, key))),
+            }
+            found = self.find(py, customer.as_bytes())?;
+        }
+        let known = match found {
+            Found::Here(place) => Some(place),
+            Found::Unknown => None,
+            Found::Elsewhere => return Ok(Some(End::Python)),
+        };
+        let class = class_of(event.kind);
+        if let Some(place) = known {
+            if offset <= self.slots[place].profile.offset(given.topic) {
+                self.clock = self.clock.max(event.time);
+                counts.add(class, "replayed");
+                return Ok(None);
+            }
+        }
+        let (taken, place) = self.take(customer, known, &event, &name)?;
+        match taken {
+            Taken::Unsure => return Ok(Some(End::Python)),
+            Taken::As(result) => {
+                let slot = &mut self.slots[place];
+                if !self.told_just_now {
+                    self.stale.note(&slot.key, given.since, given.offset);
+                }
+                if result != "duplicate" {
+                    slot.profile.applied(given.topic, offset);
+                }
+                counts.add(class, result);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What is the same for all events of a fold.
+struct Given<'a> {
+    topic: &'a str,
+    latest: Option<i64>,
+    since: f64,
+    offset: i64,
+}
+
+/// Events by the class of their type and what became of them.
+#[derive(Default)]
+struct Counts(Vec<(String, &'static str, u64)>);
+
+impl Counts {
+    fn add(&mut self, class: &str, result: &'static str) {
+        match self.0.iter_mut().find(|(known, what, _)| known == class && *what == result) {
+            Some((_, _, count)) => *count += 1,
+            None => self.0.push((class.to_owned(), result, 1)),
+        }
+    }
+}
+
+fn class_of(kind: &str) -> &str {
+    match kind {
+        "purchase" | "refund" | "profile" | "merge" | "erase" => kind,
+        _ => "engagement",
+    }
+}
+
+fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
+    let Some(worth) = &plan.worth else { return Ok(0) };
+    let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
+    match alone(&scope, &worth.needs, &worth.node)? {
+        Val::Null => Ok(0),
+        value => rounded(value),
+    }
+}
+
+/// CloudEvents attributes of a change.
+fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, data: &[u8], source: &[u8]) {
+    let id = [key, b":", version.to_string().as_bytes()].concat();
+    let time = instant_text(at);
+    records.push(
+        Some(key),
+        Some(data),
+        &[
+            (b"ce_specversion", b"1.0"),
+            (b"ce_id", &id),
+            (b"ce_source", source),
+            (b"ce_type", CHANGE_TYPE),
+            (b"ce_time", &time),
+            (b"ce_subject", key),
+            (b"content-type", b"application/json"),
+        ],
+    );
+}
+
+/// A state record with its changes: `kept` with an outbox after its head.
+fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)]) -> Vec<u8> {
+    let mut sent = Vec::with_capacity(64 + outbox.iter().map(|each| each.2.len() + 24).sum::<usize>());
+    put_array(&mut sent, outbox.len());
+    for (version, at, data) in outbox {
+        put_array(&mut sent, 3);
+        put_int(&mut sent, *version as i64);
+        put_int(&mut sent, *at);
+        put_bytes(&mut sent, data);
+    }
+    [&kept[..head], &(sent.len() as u32).to_be_bytes(), &sent, &kept[head + 4..]].concat()
+}
+
+/// Worth and customers that the census gains, by segments.
+#[derive(Default)]
+struct Gains(HashMap<Vec<u8>, (i64, i64)>);
+
+impl Gains {
+    fn add(&mut self, segments: &[u8], worth: i64, customers: i64) {
+        let gain = self.0.entry_ref(segments).or_default();
+        gain.0 += worth;
+        gain.1 += customers;
+    }
+
+    fn list(self) -> Vec<(Vec<u8>, i64, i64)> {
+        self.0.into_iter().map(|(segments, (worth, customers))| (segments, worth, customers)).collect()
+    }
+}
+
+#[pymethods]
+impl Engine {
+    /// plan: MessagePack, see streamseg/worker/native_plan.py. states: a dict of bytes, or what has `get` and `put`.
+    #[new]
+    #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        plan: &[u8],
+        states: Py<PyAny>,
+        partition: i64,
+        partitions: u32,
+        by_murmur2: bool,
+        by_key: bool,
+        outbox_bytes: usize,
+        deadlines_at_once: usize,
+        batch_bytes: usize,
+        max_record_bytes: usize,
+        source: &[u8],
+    ) -> PyResult<Self> {
+        let plan: Plan = rmp_serde::from_slice(plan).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if plan.locals.len() > MAX_LOCALS {
+            return Err(PyValueError::new_err("too many features"));
+        }
+        Ok(Engine {
+            settings: Settings { currency: plan.currency.clone(), digits: plan.digits },
+            plan: Arc::new(plan),
+            states,
+            partition,
+            partitions,
+            by_murmur2,
+            by_key,
+            outbox_bytes,
+            deadlines_at_once,
+            batch_bytes,
+            max_record_bytes,
+            source: source.to_vec(),
+            clock: 0,
+            observed_from: COMPLETE,
+            epoch: 0,
+            heap: BinaryHeap::new(),
+            queued: HashMap::new(),
+            slots: vec![],
+            index: HashMap::new(),
+            dirty: vec![],
+            told: vec![],
+            owned: HashSet::new(),
+            stale: Stale::default(),
+            pool: vec![],
+            changed: HashMap::new(),
+            late: vec![],
+            brimming: false,
+            told_just_now: false,
+            prepared: Prepared::new(),
+            ahead: Ahead::default(),
+            moves: vec![],
+        })
+    }
+
+    #[getter]
+    fn next_deadline(&self) -> i64 {
+        self.next()
+    }
+
+    #[getter]
+    fn pending(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Takes over the states there are; returns how many, and worth and customers by segments.
+    fn load(&mut self, py: Python, states: &Bound<'_, PyAny>) -> PyResult<(usize, Vec<(Vec<u8>, i64, i64)>)> {
+        let (mut gains, mut count) = (Gains::default(), 0);
+        let mut deadlines = vec![];
+        for item in states.try_iter()? {
+            let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
+            let Some((wake, worth, segments)) = summary(data.as_bytes()) else {
+                return Err(PyValueError::new_err("a state is cut off"));
+            };
+            gains.add(segments, worth, 1);
+            count += 1;
+            if wake != NEVER {
+                let key: Key = key.as_bytes().into();
+                self.queued.insert(key.clone(), wake);
+                deadlines.push(Reverse(Deadline(wake, key)));
+            }
+            if count % 100_000 == 0 {
+                py.check_signals()?;
+            }
+        }
+        deadlines.extend(self.heap.drain());
+        self.heap = BinaryHeap::from(deadlines);
+        Ok((count, gains.list()))
+    }
+
+    /// Gives up all customers.
+    fn drop_all(&mut self) {
+        self.heap = BinaryHeap::new();
+        self.queued = HashMap::new();
+        self.slots = vec![];
+        self.index = HashMap::new();
+        self.pool = vec![];
+        self.stale = Stale::default();
+    }
+
+    /// Folds events from `start` on, at most `limit`; returns how many it took, how that ended ("events", "python",
+    /// "brimming" or "deadline"), the deadline, and the events by class and result.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    fn fold<'py>(
+        &mut self,
+        py: Python<'py>,
+        records: &Bound<'py, PyAny>,
+        start: usize,
+        limit: usize,
+        topic: &str,
+        latest: Option<i64>,
+        since: f64,
+        offset: i64,
+    ) -> PyResult<(usize, &'static str, Option<(i64, Bound<'py, PyBytes>)>, Vec<(String, &'static str, u64)>)> {
+        let given = Given { topic, latest, since, offset };
+        let mut counts = Counts::default();
+        let list = records.cast::<PyList>().ok();
+        let end = records.len()?.min(start + limit);
+        for place in start..end {
+            let record = match list {
+                Some(list) => list.get_item(place)?,
+                None => records.get_item(place)?,
+            };
+            match self.one(py, &record, &given, &mut counts)? {
+                None if self.brimming => return Ok((place + 1 - start, "brimming", None, counts.0)),
+                None => {}
+                Some(End::Python) => return Ok((place - start, "python", None, counts.0)),
+                Some(End::Brimming) => return Ok((place - start, "brimming", None, counts.0)),
+                Some(End::Deadline(due, key)) => {
+                    let deadline = Some((due, PyBytes::new(py, &key)));
+                    return Ok((place - start, "deadline", deadline, counts.0));
+                }
+            }
+        }
+        Ok((end.saturating_sub(start), "events", None, counts.0))
+    }
+
+    /// Moves the clock to `now` and fires deadlines up to it, at most `limit`; "done", "left", or "deadline" with it.
+    fn advance<'py>(
+        &mut self,
+        py: Python<'py>,
+        now: i64,
+        limit: Option<usize>,
+    ) -> PyResult<(&'static str, Option<(i64, Bound<'py, PyBytes>)>)> {
+        Ok(match self.pass(py, now, limit.unwrap_or(usize::MAX))? {
+            Passed::Done => ("done", None),
+            Passed::Left => ("left", None),
+            Passed::Python(due, key) => ("deadline", Some((due, PyBytes::new(py, &key)))),
+        })
+    }
+
+    /// Whether the group has to be written before anything more is folded; until the next `complete`.
+    #[getter]
+    fn brimming(&self) -> bool {
+        self.brimming
+    }
+
+    // For Python's lane
+
+    /// Puts a deadline on the heap, unless an earlier one of this customer is there.
+    #[pyo3(name = "queue")]
+    fn py_queue(&mut self, customer: &[u8], wake: i64) {
+        let key: Key = customer.into();
+        self.queue(&key, wake);
+    }
+
+    /// Notes that a deadline came off the heap.
+    #[pyo3(name = "came")]
+    fn py_came(&mut self, due: i64, customer: &[u8]) {
+        let key: Key = customer.into();
+        self.came(due, &key);
+    }
+
+    /// Leaves a customer to Python until the group is complete. If it was touched here, returns its state record
+    /// without changes, whether that is new or changed, worth and segments that the census has, and what was told.
+    #[allow(clippy::type_complexity)]
+    fn release<'py>(&mut self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let key: Key = customer.into();
+        if !self.owned.insert(key) {
+            return Ok(None);
+        }
+        let Some(place) = self.index.remove(customer) else { return Ok(None) };
+        let slot = &mut self.slots[place];
+        slot.void = true;
+        let mut data = vec![];
+        encode(&self.plan, &slot.profile, self.epoch, &mut data);
+        let counted = slot.counted.take().map(|(worth, segments)| (worth, PyBytes::new(py, &segments)));
+        let told = match slot.told.take() {
+            None => py.None().into_bound(py),
+            Some(told) => {
+                let outbox = PyList::empty(py);
+                for (version, at, data) in &told.outbox {
+                    outbox.append((version, at, PyBytes::new(py, data)))?;
+                }
+                let moves: Vec<_> =
+                    told.moves.iter().map(|each| (each.version, each.scheme, each.origin, each.target, each.at)).collect();
+                let ahead: Vec<_> = told.ahead.iter().map(|each| (each.at, each.target)).collect();
+                (outbox, moves, ahead, told.caused, told.size).into_pyobject(py)?.into_any()
+            }
+        };
+        Ok(Some((PyBytes::new(py, &data), slot.dirty, counted, told).into_pyobject(py)?))
+    }
+
+    // Forecasts that are not told yet
+
+    fn note_stale(&mut self, customer: &[u8], since: f64, offset: i64) {
+        let key: Key = customer.into();
+        self.stale.note(&key, since, offset);
+    }
+
+    fn drop_stale(&mut self, customer: &[u8]) {
+        self.stale.marks.remove(customer);
+    }
+
+    /// The lowest offset of the state of the customer that is not told for longest; None if there is none.
+    fn unforeseen(&mut self) -> Option<i64> {
+        self.stale.oldest().map(|(_, mark)| mark.offset)
+    }
+
+    /// Takes customers off that are not told since `before` or longer, the oldest first.
+    fn take_stale<'py>(&mut self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
+        let mut taken = vec![];
+        while taken.len() < limit {
+            match self.stale.oldest() {
+                Some((key, mark)) if mark.since <= before => {
+                    self.stale.queue.pop_front();
+                    self.stale.marks.remove(&key);
+                    taken.push(PyBytes::new(py, &key));
+                }
+                _ => break,
+            }
+        }
+        taken
+    }
+
+    // Out
+
+    /// Instants of the changes that time made since the last call.
+    fn take_late(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.late)
+    }
+
+    /// Changes by scheme, origin, target (-1: none) and whether an event made them, since the last call.
+    fn take_changed(&mut self) -> Vec<(usize, i32, i32, bool, u64)> {
+        self.changed.drain().map(|((scheme, origin, target, event), count)| (scheme, origin, target, event, count)).collect()
+    }
+
+    /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the
+    /// instant of the event that caused each, states to keep, gains of the census, new customers, and sizes of states
+    /// above `large`.
+    #[allow(clippy::type_complexity)]
+    fn complete<'py>(&mut self, py: Python<'py>, large: usize) -> PyResult<Bound<'py, PyTuple>> {
+        let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
+        let entries = PyList::empty(py);
+        for &place in &self.told {
+            let slot = &self.slots[place];
+            if slot.void {
+                continue;
+            }
+            let Some(told) = &slot.told else { continue };
+            let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
+            entries.append((PyBytes::new(py, &packed), told.caused))?;
+            for (version, at, data) in &told.outbox {
+                push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
+            }
+        }
+        let kept = self.states.bind(py).cast::<PyDict>().map_or_else(|_| PyDict::new(py), Clone::clone);
+        let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
+        let mut data = Vec::with_capacity(1024);
+        for &place in &self.dirty {
+            let slot = &self.slots[place];
+            if slot.void {
+                continue;
+            }
+            data.clear();
+            let head = encode(&self.plan, &slot.profile, self.epoch, &mut data);
+            let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
+                Some(told) => {
+                    let record = with_outbox(&data, head, &told.outbox);
+                    states.push(Some(&slot.key), Some(&record), &[]);
+                    record.len()
+                }
+                None => {
+                    states.push(Some(&slot.key), Some(&data), &[]);
+                    data.len()
+                }
+            };
+            larger += usize::from(size > large);
+            kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?;
+            let Some((_, worth, segments)) = summary(&data) else { continue };
+            match &slot.counted {
+                Some((known, before)) if *known == worth && before == segments => continue,
+                Some((known, before)) => gains.add(before, -known, -1),
+                None => new += 1,
+            }
+            gains.add(segments, worth, 1);
+        }
+        self.renew();
+        let gains: Vec<_> =
+            gains.list().into_iter().map(|(segments, worth, count)| (PyBytes::new(py, &segments), worth, count)).collect();
+        (states, changes, current, entries, kept, gains, new, larger).into_pyobject(py)
+    }
+
+    /// Entries for Redis of customers as they are, their assignments as Records, and whom Python has to tell of.
+    fn refresh<'py>(&mut self, py: Python<'py>, customers: Vec<Bound<'py, PyBytes>>) -> PyResult<Bound<'py, PyTuple>> {
+        let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
+        let (entries, left) = (PyList::empty(py), PyList::empty(py));
+        let plan = self.plan.clone();
+        let mut profile = self.pool.pop().unwrap_or_default();
+        let mut found = vec![];
+        for customer in customers {
+            let key = customer.as_bytes();
+            if self.index.contains_key(key) || self.owned.contains(key) {
+                left.append(&customer)?;
+                continue;
+            }
+            let Some(state) = self.state(py, key)? else { continue };
+            let sure = decode_state(&plan, state.cast::<PyBytes>()?.as_bytes(), &mut profile)
+                .and_then(|()| forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found));
+            match sure {
+                Err(Unsure) => left.append(&customer)?,
+                Ok(()) => {
+                    let packed = self.show(key, &profile, &found, &[], Some(&mut current))?;
+                    entries.append((PyBytes::new(py, &packed), py.None()))?;
+                }
+            }
+        }
+        self.pool.push(profile);
+        (entries, current, left).into_pyobject(py)
+    }
+}
+
+impl Engine {
+    /// An entry for Redis; the assignment goes to `current`.
+    fn show(
+        &self,
+        key: &[u8],
+        profile: &Profile,
+        ahead: &[Forecast],
+        moves: &[Counted],
+        current: Option<&mut Records>,
+    ) -> PyResult<Vec<u8>> {
+        let customer = std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if let Some(current) = current {
+            let data = current_data(&self.plan, customer, profile, ahead);
+            current.push(Some(key), Some(&data), &[(b"content-type", b"application/json")]);
+        }
+        Ok(entry(&self.plan, customer, profile, ahead, moves, self.partition, self.epoch))
+    }
+
+    /// Begins the next group.
+    fn renew(&mut self) {
+        const KEPT: usize = 8_192;
+        for slot in self.slots.drain(..) {
+            if self.pool.len() < KEPT {
+                self.pool.push(slot.profile);
+            }
+        }
+        self.index.clear();
+        self.dirty.clear();
+        self.told.clear();
+        self.owned.clear();
+        self.brimming = false;
+    }
+}

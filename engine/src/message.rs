@@ -1,0 +1,330 @@
+//! What is published, as bytes: streamseg/formats/messages.py and redis_entry.py.
+
+use crate::plan::{Plan, Scheme};
+use crate::profile::{Profile, UNSET};
+use crate::segment::{Forecast, Move};
+use crate::time::{day_text, instant_text, NEVER};
+use crate::value::{evaluate, fill, Customer, Scope, Val, MAX_LOCALS};
+use crate::wire::{put_array, put_int, put_text};
+use crate::Unsure;
+
+pub fn put_json_text(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    for &byte in text.as_bytes() {
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            0..=0x1f => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+}
+
+fn put_int_text(out: &mut Vec<u8>, value: i64) {
+    let mut buffer = [0u8; 20];
+    let mut place = buffer.len();
+    let mut left = value.unsigned_abs();
+    loop {
+        place -= 1;
+        buffer[place] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if value < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&buffer[place..]);
+}
+
+fn put_instant(out: &mut Vec<u8>, instant: i64) {
+    out.push(b'"');
+    out.extend_from_slice(&instant_text(instant));
+    out.push(b'"');
+}
+
+fn put_optional_instant(out: &mut Vec<u8>, instant: i64) {
+    if instant == NEVER {
+        out.extend_from_slice(b"null");
+    } else {
+        put_instant(out, instant);
+    }
+}
+
+fn put_optional_name(out: &mut Vec<u8>, scheme: &Scheme, segment: i32) {
+    if segment == UNSET {
+        out.extend_from_slice(b"null");
+    } else {
+        put_json_text(out, &scheme.names[segment as usize]);
+    }
+}
+
+fn half_even(numerator: i128, denominator: i128) -> i128 {
+    let (floor, rest) = (numerator.div_euclid(denominator), numerator.rem_euclid(denominator));
+    match (rest * 2).cmp(&denominator) {
+        std::cmp::Ordering::Less => floor,
+        std::cmp::Ordering::Greater => floor + 1,
+        std::cmp::Ordering::Equal => floor + (floor & 1),
+    }
+}
+
+/// The nearest whole number, the even one on a tie.
+pub fn rounded(value: Val) -> Result<i64, Unsure> {
+    match value {
+        Val::Int(number) => Ok(number),
+        Val::Ratio(n, d) => i64::try_from(half_even(n as i128, d as i128)).map_err(|_| Unsure),
+        _ => Err(Unsure),
+    }
+}
+
+/// Major units with the currency's decimals; more of them only where a quotient needs them (four at most).
+fn put_money(out: &mut Vec<u8>, value: Val, digits: usize) -> Result<(), Unsure> {
+    let (scaled, extra) = match value {
+        Val::Int(number) => (number as i128, 0),
+        Val::Ratio(n, d) => (half_even(n as i128 * 10_000, d as i128), 4),
+        _ => return Err(Unsure),
+    };
+    let places = digits + extra;
+    let text = format!("{:0>width$}", scaled.unsigned_abs(), width = places + 1);
+    if scaled < 0 {
+        out.push(b'-');
+    }
+    let (whole, decimals) = text.split_at(text.len() - places);
+    out.extend_from_slice(whole.as_bytes());
+    let kept = decimals.len().min(digits.max(decimals.trim_end_matches('0').len()));
+    if kept > 0 {
+        out.push(b'.');
+        out.extend_from_slice(&decimals.as_bytes()[..kept]);
+    }
+    Ok(())
+}
+
+fn put_ratio(out: &mut Vec<u8>, numerator: i64, denominator: i64) -> Result<(), Unsure> {
+    const EXACT: u64 = 1 << 53;
+    if numerator.unsigned_abs() > EXACT || denominator.unsigned_abs() > EXACT {
+        return Err(Unsure);
+    }
+    let value = numerator as f64 / denominator as f64;
+    if !(1e-4..1e15).contains(&value.abs()) {
+        return Err(Unsure); // written with an exponent, perhaps
+    }
+    out.extend_from_slice(format!("{value}").as_bytes());
+    Ok(())
+}
+
+fn put_value(out: &mut Vec<u8>, value: Val, money: bool, digits: usize) -> Result<(), Unsure> {
+    match value {
+        Val::Null => out.extend_from_slice(b"null"),
+        _ if money => {
+            out.push(b'"');
+            put_money(out, value, digits)?;
+            out.push(b'"');
+        }
+        Val::Bool(truth) => out.extend_from_slice(if truth { b"true" } else { b"false" }),
+        Val::Int(number) => put_int_text(out, number),
+        Val::Ratio(n, d) => put_ratio(out, n, d)?,
+        Val::Text(text) => put_json_text(out, text),
+        Val::Real => return Err(Unsure),
+    }
+    Ok(())
+}
+
+/// A change as it is told, beside its customer.
+pub struct Told<'a> {
+    pub version: u32,
+    pub cause: Option<&'a str>,
+    pub following: Forecast,
+    pub complete: bool,
+}
+
+/// The body of a change message.
+pub fn change_data(
+    plan: &Plan,
+    customer: &str,
+    profile: &Profile,
+    now: i64,
+    each: &Move,
+    told: &Told,
+) -> Result<Vec<u8>, Unsure> {
+    let scheme = &plan.schemes[each.scheme];
+    let mut out = Vec::with_capacity(640);
+    out.extend_from_slice(b"{\"customer_id\":");
+    put_json_text(&mut out, customer);
+    out.extend_from_slice(b",\"scheme\":");
+    put_json_text(&mut out, &scheme.name);
+    out.extend_from_slice(b",\"from\":");
+    put_optional_name(&mut out, scheme, each.origin);
+    out.extend_from_slice(b",\"to\":");
+    put_optional_name(&mut out, scheme, each.target);
+    out.extend_from_slice(b",\"version\":");
+    put_int_text(&mut out, told.version as i64);
+    match told.cause {
+        Some(cause) => {
+            out.extend_from_slice(b",\"reason\":\"event\",\"cause\":");
+            put_json_text(&mut out, cause);
+        }
+        None => out.extend_from_slice(b",\"reason\":\"time\",\"cause\":null"),
+    }
+    out.extend_from_slice(b",\"time\":");
+    put_instant(&mut out, now);
+    out.extend_from_slice(b",\"since\":");
+    if each.origin == UNSET {
+        out.extend_from_slice(b"null");
+    } else {
+        put_instant(&mut out, each.entered);
+    }
+    out.extend_from_slice(b",\"next_change_at\":");
+    put_optional_instant(&mut out, told.following.at);
+    out.extend_from_slice(b",\"next_segment\":");
+    put_optional_name(&mut out, scheme, told.following.target);
+    out.extend_from_slice(b",\"definitions\":");
+    put_json_text(&mut out, &plan.hash);
+    out.extend_from_slice(if told.complete { b",\"complete\":true" } else { b",\"complete\":false" });
+    out.extend_from_slice(b",\"holdout\":false,\"values\":{");
+    let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
+    let mut locals = [Val::Null; MAX_LOCALS];
+    fill(&scope, &scheme.value_needs, &mut locals)?;
+    for (place, shown) in scheme.values.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        put_json_text(&mut out, &shown.name);
+        out.push(b':');
+        let value = evaluate(&shown.node, &Customer { scope: &scope, locals: &locals })?;
+        put_value(&mut out, value, shown.money, plan.digits as usize)?;
+    }
+    out.extend_from_slice(b"}}");
+    Ok(out)
+}
+
+/// The body of a message of the compacted topic: the customer's whole assignment.
+pub fn current_data(plan: &Plan, customer: &str, profile: &Profile, ahead: &[Forecast]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256 + 160 * plan.schemes.len());
+    out.extend_from_slice(b"{\"customer_id\":");
+    put_json_text(&mut out, customer);
+    out.extend_from_slice(b",\"version\":");
+    put_int_text(&mut out, profile.version as i64);
+    out.extend_from_slice(b",\"time\":");
+    put_instant(&mut out, profile.moving.at);
+    out.extend_from_slice(b",\"definitions\":");
+    put_json_text(&mut out, &plan.hash);
+    out.extend_from_slice(b",\"schemes\":{");
+    let mut first = true;
+    for (place, scheme) in plan.schemes.iter().enumerate() {
+        let segment = profile.moving.segments[place];
+        if segment == UNSET {
+            continue;
+        }
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        put_json_text(&mut out, &scheme.name);
+        out.extend_from_slice(b":{\"segment\":");
+        put_optional_name(&mut out, scheme, segment);
+        out.extend_from_slice(b",\"since\":");
+        put_instant(&mut out, profile.moving.entered[place]);
+        out.extend_from_slice(b",\"next_change_at\":");
+        put_optional_instant(&mut out, ahead[place].at);
+        out.extend_from_slice(b",\"next_segment\":");
+        put_optional_name(&mut out, scheme, ahead[place].target);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// A change as the counters in Redis see it.
+#[derive(Clone, Copy)]
+pub struct Counted {
+    pub version: u32,
+    pub scheme: usize,
+    pub origin: i32,
+    pub target: i32,
+    pub at: i64,
+}
+
+fn ascii(text: &[u8]) -> &str {
+    std::str::from_utf8(text).unwrap_or_default()
+}
+
+/// What the script in Redis is told of a customer (see redis_server.py).
+pub fn entry(
+    plan: &Plan,
+    customer: &str,
+    profile: &Profile,
+    ahead: &[Forecast],
+    moves: &[Counted],
+    partition: i64,
+    epoch: u32,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + 256 * plan.schemes.len());
+    put_array(&mut out, 8);
+    put_text(&mut out, customer);
+    put_int(&mut out, profile.version as i64);
+    let shown: Vec<usize> =
+        (0..plan.schemes.len()).filter(|&place| profile.moving.segments[place] != UNSET).collect();
+    let given = |place: usize| usize::from(ahead[place].at != NEVER) + usize::from(ahead[place].target != UNSET);
+    put_array(&mut out, 4 + shown.iter().map(|&place| 4 + 2 * given(place)).sum::<usize>());
+    put_text(&mut out, "version");
+    put_text(&mut out, &profile.version.to_string());
+    put_text(&mut out, "updated_at");
+    put_text(&mut out, ascii(&instant_text(profile.moving.at)));
+    let mut field = String::new();
+    let mut name = |out: &mut Vec<u8>, scheme: &Scheme, what: &str| {
+        field.clear();
+        field.push_str(&scheme.name);
+        field.push_str(what);
+        put_text(out, &field);
+    };
+    for &place in &shown {
+        let scheme = &plan.schemes[place];
+        put_text(&mut out, &scheme.name);
+        put_text(&mut out, &scheme.names[profile.moving.segments[place] as usize]);
+        name(&mut out, scheme, ".since");
+        put_text(&mut out, ascii(&instant_text(profile.moving.entered[place])));
+        if ahead[place].at != NEVER {
+            name(&mut out, scheme, ".next_change_at");
+            put_text(&mut out, ascii(&instant_text(ahead[place].at)));
+        }
+        if ahead[place].target != UNSET {
+            name(&mut out, scheme, ".next_segment");
+            put_text(&mut out, &scheme.names[ahead[place].target as usize]);
+        }
+    }
+    put_array(&mut out, shown.iter().map(|&place| 2 - given(place)).sum());
+    for &place in &shown {
+        let scheme = &plan.schemes[place];
+        if ahead[place].at == NEVER {
+            name(&mut out, scheme, ".next_change_at");
+        }
+        if ahead[place].target == UNSET {
+            name(&mut out, scheme, ".next_segment");
+        }
+    }
+    put_array(&mut out, 2 * shown.len());
+    for &place in &shown {
+        let scheme = &plan.schemes[place];
+        put_text(&mut out, &scheme.name);
+        put_text(&mut out, &scheme.names[profile.moving.segments[place] as usize]);
+    }
+    let told: Vec<&Counted> = moves.iter().filter(|each| each.origin != UNSET).collect();
+    put_array(&mut out, told.len());
+    for each in told {
+        let scheme = &plan.schemes[each.scheme];
+        put_array(&mut out, 3);
+        put_int(&mut out, each.version as i64);
+        put_text(&mut out, &format!("{}:{}", scheme.name, ascii(&day_text(each.at))));
+        put_text(&mut out, &format!("{}>{}", scheme.names[each.origin as usize], scheme.names[each.target as usize]));
+    }
+    put_int(&mut out, partition);
+    put_int(&mut out, epoch as i64);
+    out
+}

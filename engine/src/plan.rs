@@ -1,0 +1,199 @@
+//! Definitions as streamseg/worker/native_plan.py hands them over: checked and bound by Python, and of its subset.
+
+use serde::Deserialize;
+
+#[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
+pub enum Sign {
+    Less,
+    LessEqual,
+    Greater,
+    GreaterEqual,
+    Equal,
+    NotEqual,
+}
+
+/// An expression over a customer and an instant, or, in a filter, over an event.
+#[derive(Deserialize, Debug)]
+pub enum Node {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Ratio(i64, i64),
+    Text(String),
+    Local(usize),
+    Total(usize),
+    Latest(usize),
+    Attribute(usize),
+    /// The name of the segment a scheme has.
+    Segment(usize),
+    /// The time since a mark; null if there is none.
+    Since(usize),
+    /// A property of the event.
+    Field(String),
+    /// The amount of the event.
+    Amount,
+    Add(Box<Node>, Box<Node>),
+    Subtract(Box<Node>, Box<Node>),
+    Multiply(Box<Node>, Box<Node>),
+    Divide(Box<Node>, Box<Node>),
+    And(Vec<Node>),
+    Or(Vec<Node>),
+    Not(Box<Node>),
+    IsNull(Box<Node>),
+    /// Of two numbers, two texts or two truths; false if either is null.
+    Compare(Sign, Box<Node>, Box<Node>),
+    /// Equality of two properties.
+    Same(Box<Node>, Box<Node>),
+    Differs(Box<Node>, Box<Node>),
+    Ordered(Sign, Box<Node>, Box<Node>),
+    IsTrue(Box<Node>),
+    If(Box<Node>, Box<Node>, Box<Node>),
+    /// How many of these (ascending) are below a number.
+    Below(Vec<(i64, i64)>, Box<Node>),
+    /// The number that a property is; null if it is none.
+    Number(Box<Node>),
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Window {
+    pub series: usize,
+    pub length: i64,
+    pub tile: i64,
+    /// Columns (from 0) and slots of the totals.
+    pub sums: Vec<(usize, usize)>,
+    /// Columns (from 0, after the sums), slots, and whether the greatest is kept.
+    pub extremes: Vec<(usize, usize, bool)>,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Series {
+    pub tile: i64,
+    pub sums: usize,
+    pub extremes: Vec<bool>,
+    /// Indexes of windows, the shortest first.
+    pub windows: Vec<usize>,
+}
+
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq)]
+pub enum What {
+    Count,
+    Numbers,
+    Sum,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct TapSeries {
+    pub series: usize,
+    /// What is summed, and the place of the field.
+    pub sums: Vec<(What, usize)>,
+    pub extremes: Vec<usize>,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Tap {
+    pub filter: Option<Node>,
+    /// The bit of a filtered tap in an order's entry.
+    pub bit: u64,
+    pub first_mark: Option<usize>,
+    pub last_mark: Option<usize>,
+    pub latest: Vec<(String, usize)>,
+    pub fields: Vec<String>,
+    pub series: Vec<TapSeries>,
+    pub forever_sums: Vec<(What, usize, usize)>,
+    pub forever_extremes: Vec<(usize, usize, bool)>,
+    pub counts: bool,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Fall {
+    pub slot: usize,
+    pub window: usize,
+    pub column: usize,
+    pub limits: Vec<i64>,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Rise {
+    pub mark: usize,
+    pub offsets: Vec<i64>,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Step {
+    pub windows: Vec<usize>,
+    pub needs: Vec<usize>,
+    pub difference: Option<Node>,
+}
+
+/// A condition with the locals it needs.
+#[derive(Deserialize, Debug)]
+pub struct Evaluator {
+    pub needs: Vec<usize>,
+    pub node: Node,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Shown {
+    pub name: String,
+    pub node: Node,
+    pub money: bool,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Scheme {
+    pub name: String,
+    pub names: Vec<String>,
+    pub whens: Vec<Node>,
+    pub stays: Vec<Option<Evaluator>>,
+    pub min_stays: Vec<i64>,
+    pub value_needs: Vec<usize>,
+    pub values: Vec<Shown>,
+    /// The longest window that is read; 0 if none is.
+    pub longest: i64,
+    /// Whether one without end is.
+    pub endless: bool,
+}
+
+#[derive(Deserialize, Debug)]
+pub struct Plan {
+    pub hash: String,
+    pub layout_mark: String,
+    pub currency: String,
+    pub digits: u32,
+    pub refund_window: i64,
+    pub max_orders: usize,
+    pub max_waiting_orders: usize,
+    pub max_waiting: usize,
+    pub remembered_bytes: usize,
+    pub kept_before_window: usize,
+    pub max_text: usize,
+    pub taps: Vec<Tap>,
+    /// Taps by event type.
+    pub by_type: Vec<(String, Vec<usize>)>,
+    pub engagement: Vec<usize>,
+    pub series: Vec<Series>,
+    pub windows: Vec<Window>,
+    /// What the totals are before any event.
+    pub totals: Vec<Option<i64>>,
+    pub marks: usize,
+    pub latest: usize,
+    pub attributes: usize,
+    /// Fields of purchases whose sums a full refund takes back.
+    pub reversible: Vec<String>,
+    pub locals: Vec<Node>,
+    /// Locals that any `when` needs.
+    pub needs: Vec<usize>,
+    pub schemes: Vec<Scheme>,
+    pub worth: Option<Evaluator>,
+    pub rises: Vec<Rise>,
+    pub falls: Vec<Fall>,
+    pub steps: Vec<Step>,
+    /// Whether an evaluation may come to what only Python knows.
+    pub may_fail: bool,
+}
+
+impl Plan {
+    pub fn taps_of(&self, kind: &str) -> &[usize] {
+        self.by_type.iter().find(|(name, _)| name == kind).map_or(&self.engagement, |(_, taps)| taps)
+    }
+}

@@ -1,0 +1,828 @@
+//! All that is kept of one customer, and how an event changes it: streamseg/core/profile.py, tile.py and ledger.py.
+
+use crate::event::Event;
+use crate::plan::{Plan, Series, Tap, TapSeries, What, Window};
+use crate::time::NEVER;
+use crate::value::{condition, property, Happened, Val};
+use crate::wire::{
+    put_array, put_bytes, put_int, put_map, put_optional, put_scalar, put_text, Reader, Scalar, BOUND, NONE,
+};
+use crate::Unsure;
+
+pub const UNSET: i32 = -1;
+const CANCELLED: i64 = -1;
+const FORMAT: u8 = 2;
+const HEADER: usize = 42;
+const NO_SEGMENT: u8 = 255;
+/// An amount or a number above this is left to Python, so that sums stay far from overflow.
+const MAX_NUMBER: i64 = 1_000_000_000_000;
+
+/// The tiles of one series, and a list for each column.
+#[derive(Clone, Default)]
+pub struct Rows {
+    pub tiles: Vec<i64>,
+    pub columns: Vec<Vec<i64>>,
+}
+
+#[derive(Clone)]
+pub struct Order {
+    id: [u8; 8],
+    time: i64,
+    left: i64,
+    taps: u64,
+    values: Vec<i64>,
+}
+
+#[derive(Clone)]
+struct Waiting {
+    id: [u8; 8],
+    refunds: Vec<(i64, i64)>,
+}
+
+/// What only events change.
+#[derive(Clone, Default)]
+pub struct Kept {
+    recent: Vec<u8>,
+    orders: Vec<Order>,
+    waiting: Vec<Waiting>,
+    pub rows: Vec<Rows>,
+    pub marks: Vec<i64>,
+    pub latest: Vec<Scalar>,
+    pub attributes: Vec<Scalar>,
+    attribute_times: Vec<i64>,
+}
+
+/// What time changes, too: a copy of it can be moved on in time.
+#[derive(Clone, Default)]
+pub struct Moving {
+    pub at: i64,
+    pub segments: Vec<i32>,
+    pub entered: Vec<i64>,
+    pub positions: Vec<usize>,
+    pub totals: Vec<i64>,
+    pub expires: i64,
+}
+
+#[derive(Clone, Default)]
+pub struct Profile {
+    pub kept: Kept,
+    pub moving: Moving,
+    pub version: u32,
+    pub wake: i64,
+    pub worth: i64,
+    /// The offset of the last event applied, by where events come from.
+    pub offsets: Vec<(Box<str>, i64)>,
+}
+
+impl Profile {
+    /// Makes it that of a customer of whom nothing is known.
+    pub fn renew(&mut self, plan: &Plan) {
+        let kept = &mut self.kept;
+        kept.recent.clear();
+        kept.orders.clear();
+        kept.waiting.clear();
+        kept.rows.resize_with(plan.series.len(), Rows::default);
+        for (rows, series) in kept.rows.iter_mut().zip(&plan.series) {
+            rows.tiles.clear();
+            rows.columns.resize_with(series.sums + series.extremes.len(), Vec::new);
+            rows.columns.iter_mut().for_each(Vec::clear);
+        }
+        refill(&mut kept.marks, plan.marks, NONE);
+        refill(&mut kept.latest, plan.latest, Scalar::Null);
+        refill(&mut kept.attributes, plan.attributes, Scalar::Null);
+        refill(&mut kept.attribute_times, plan.attributes, NONE);
+        let moving = &mut self.moving;
+        moving.at = 0;
+        refill(&mut moving.segments, plan.schemes.len(), UNSET);
+        refill(&mut moving.entered, plan.schemes.len(), 0);
+        refill(&mut moving.positions, plan.windows.len(), 0);
+        moving.totals.clear();
+        moving.totals.extend(plan.totals.iter().map(|total| total.unwrap_or(NONE)));
+        moving.expires = NEVER;
+        self.version = 0;
+        self.wake = NEVER;
+        self.worth = 0;
+        self.offsets.clear();
+    }
+
+    pub fn offset(&self, position: &str) -> i64 {
+        self.offsets.iter().find(|(name, _)| &**name == position).map_or(-1, |(_, offset)| *offset)
+    }
+
+    pub fn applied(&mut self, position: &str, offset: i64) {
+        match self.offsets.iter_mut().find(|(name, _)| &**name == position) {
+            Some((_, known)) => *known = offset,
+            None => self.offsets.push((position.into(), offset)),
+        }
+    }
+}
+
+fn refill<T: Clone>(list: &mut Vec<T>, length: usize, value: T) {
+    list.clear();
+    list.resize(length, value);
+}
+
+/// Lets go of the tiles that have left their windows at `now`.
+#[inline]
+pub fn advance(plan: &Plan, rows: &[Rows], moving: &mut Moving, now: i64) {
+    moving.at = now;
+    if now >= moving.expires {
+        let mut following = NEVER;
+        for (series, own) in plan.series.iter().zip(rows) {
+            following = following.min(expire(plan, series, own, moving, now));
+        }
+        moving.expires = following;
+    }
+}
+
+/// The same; tiles that have left every window are dropped.
+#[inline]
+pub fn advance_and_drop(plan: &Plan, profile: &mut Profile, now: i64) {
+    let (rows, moving) = (&mut profile.kept.rows, &mut profile.moving);
+    if now < moving.expires {
+        moving.at = now;
+        return;
+    }
+    advance(plan, rows, moving, now);
+    for (series, own) in plan.series.iter().zip(rows) {
+        compact(plan, series, own, moving);
+    }
+}
+
+fn expire(plan: &Plan, series: &Series, rows: &Rows, moving: &mut Moving, now: i64) -> i64 {
+    let mut following = NEVER;
+    for &index in &series.windows {
+        let window = &plan.windows[index];
+        let start = moving.positions[index];
+        let first = (now - window.length).div_euclid(window.tile);
+        let mut position = start;
+        while position < rows.tiles.len() && rows.tiles[position] < first {
+            position += 1;
+        }
+        if position != start {
+            moving.positions[index] = position;
+            let_go(window, series.sums, rows, &mut moving.totals, start, position);
+        }
+        if position < rows.tiles.len() {
+            following = following.min((rows.tiles[position] + 1) * window.tile + window.length);
+        }
+    }
+    following
+}
+
+fn let_go(window: &Window, sums: usize, rows: &Rows, totals: &mut [i64], start: usize, position: usize) {
+    for &(column, slot) in &window.sums {
+        totals[slot] -= rows.columns[column][start..position].iter().sum::<i64>();
+    }
+    for &(column, slot, greatest) in &window.extremes {
+        let values = &rows.columns[sums + column];
+        if totals[slot] != NONE && values[start..position].contains(&totals[slot]) {
+            totals[slot] = values[position..].iter().fold(NONE, |known, &value| extreme(known, value, greatest));
+        }
+    }
+}
+
+fn compact(plan: &Plan, series: &Series, rows: &mut Rows, moving: &mut Moving) {
+    let Some(&longest) = series.windows.last() else { return };
+    let gone = moving.positions[longest];
+    if gone > plan.kept_before_window {
+        rows.tiles.drain(..gone);
+        for column in &mut rows.columns {
+            column.drain(..gone);
+        }
+        for &window in &series.windows {
+            moving.positions[window] -= gone;
+        }
+    }
+}
+
+#[inline]
+fn extreme(known: i64, value: i64, greatest: bool) -> i64 {
+    match (known, value) {
+        (_, NONE) => known,
+        (NONE, _) => value,
+        _ if greatest => known.max(value),
+        _ => known.min(value),
+    }
+}
+
+/// Adds to a tile and to the totals of its windows; returns when the tile leaves the first window it is in.
+#[allow(clippy::too_many_arguments)]
+fn add(
+    plan: &Plan,
+    series: &Series,
+    rows: &mut Rows,
+    moving: &mut Moving,
+    tile: i64,
+    sums: impl Fn(usize) -> i64,
+    extremes: impl Fn(usize) -> i64,
+    now: i64,
+) -> i64 {
+    let Some(&longest) = series.windows.last() else { return NEVER };
+    if now >= (tile + 1) * series.tile + plan.windows[longest].length {
+        return NEVER;
+    }
+    let row = row_of(plan, series, rows, &mut moving.positions, tile, now);
+    for column in 0..series.sums {
+        rows.columns[column][row] += sums(column);
+    }
+    for (offset, &greatest) in series.extremes.iter().enumerate() {
+        let place = &mut rows.columns[series.sums + offset][row];
+        *place = extreme(*place, extremes(offset), greatest);
+    }
+    let mut leaves = NEVER;
+    for &index in &series.windows {
+        let window = &plan.windows[index];
+        let end = (tile + 1) * window.tile + window.length;
+        if now < end {
+            leaves = leaves.min(end);
+            for &(column, slot) in &window.sums {
+                moving.totals[slot] += sums(column);
+            }
+            for &(column, slot, greatest) in &window.extremes {
+                moving.totals[slot] = extreme(moving.totals[slot], extremes(column), greatest);
+            }
+        }
+    }
+    leaves
+}
+
+fn row_of(plan: &Plan, series: &Series, rows: &mut Rows, positions: &mut [usize], tile: i64, now: i64) -> usize {
+    let mut row = rows.tiles.len();
+    match rows.tiles.last() {
+        Some(&last) if last == tile => return row - 1,
+        Some(&last) if last > tile => match rows.tiles.binary_search(&tile) {
+            Ok(found) => return found,
+            Err(place) => row = place,
+        },
+        _ => {}
+    }
+    rows.tiles.insert(row, tile);
+    for (place, column) in rows.columns.iter_mut().enumerate() {
+        column.insert(row, if place < series.sums { 0 } else { NONE });
+    }
+    for &index in &series.windows {
+        let window = &plan.windows[index];
+        let position = &mut positions[index];
+        // A position stays on the first tile that is inside: a late one may come in before it, or have left already.
+        if *position > row || (*position == row && now >= (tile + 1) * window.tile + window.length) {
+            *position += 1;
+        }
+    }
+    row
+}
+
+/// What was found out about an event before it changes anything.
+pub struct Prepared {
+    /// A bit for each filtered tap that it passes.
+    passed: u64,
+    /// For each tap it goes through: whether it passes, and the numbers of its fields from this place of `values` on.
+    taps: Vec<(usize, usize)>,
+    values: Vec<i64>,
+    reversible: Vec<i64>,
+    latest: Vec<(usize, Scalar)>,
+    amount: i64,
+}
+
+impl Prepared {
+    pub fn new() -> Self {
+        Prepared { passed: 0, taps: vec![], values: vec![], reversible: vec![], latest: vec![], amount: NONE }
+    }
+}
+
+fn number(event: &Event, name: &str, amount: i64) -> Result<i64, Unsure> {
+    if name == "amount" {
+        return Ok(amount);
+    }
+    match property(event.props, name)? {
+        Val::Int(number) if number.abs() <= MAX_NUMBER => Ok(number),
+        Val::Int(_) => Err(Unsure),
+        _ => Ok(NONE),
+    }
+}
+
+fn latest_value(plan: &Plan, event: &Event, name: &str, amount: i64) -> Result<Scalar, Unsure> {
+    if name == "amount" {
+        return Ok(if amount == NONE { Scalar::Null } else { Scalar::Int(amount) });
+    }
+    Ok(match property(event.props, name)? {
+        Val::Bool(truth) => Scalar::Bool(truth),
+        Val::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
+        Val::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
+        Val::Null => Scalar::Null,
+        _ => return Err(Unsure),
+    })
+}
+
+/// Whether the event's id is among the latest, or its order is in the ledger already.
+#[inline]
+pub fn is_duplicate(plan: &Plan, kept: &Kept, event: &Event, now: i64) -> bool {
+    kept.recent.chunks_exact(8).any(|each| each == event.fingerprint)
+        || (event.kind == "purchase" && known(plan, kept, event.order.unwrap_or_default(), now).is_some())
+}
+
+fn known(plan: &Plan, kept: &Kept, order: [u8; 8], now: i64) -> Option<usize> {
+    let place = kept.orders.iter().position(|each| each.id == order)?;
+    (now < kept.orders[place].time + plan.refund_window).then_some(place)
+}
+
+/// Finds out all that may be unsure; changes nothing.
+pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut Prepared) -> Result<(), Unsure> {
+    let amount = event.amount.unwrap_or(NONE);
+    if amount > MAX_NUMBER {
+        return Err(Unsure);
+    }
+    prepared.amount = amount;
+    if event.kind == "refund" && amount == NONE {
+        if let Some(place) = known(plan, kept, event.order.unwrap_or_default(), now) {
+            prepared.amount = kept.orders[place].left.max(0);
+        }
+    }
+    prepared.passed = 0;
+    prepared.taps.clear();
+    prepared.values.clear();
+    prepared.reversible.clear();
+    prepared.latest.clear();
+    let happened = Happened { props: event.props, amount: prepared.amount };
+    for &index in plan.taps_of(event.kind) {
+        let tap = &plan.taps[index];
+        if let Some(filter) = &tap.filter {
+            if !condition(filter, &happened)? {
+                continue;
+            }
+            prepared.passed |= tap.bit;
+        }
+        prepared.taps.push((index, prepared.values.len()));
+        for name in &tap.fields {
+            prepared.values.push(number(event, name, prepared.amount)?);
+        }
+        for (name, place) in &tap.latest {
+            prepared.latest.push((*place, latest_value(plan, event, name, prepared.amount)?));
+        }
+    }
+    if event.kind == "purchase" {
+        for name in &plan.reversible {
+            prepared.reversible.push(number(event, name, prepared.amount)?);
+        }
+    }
+    Ok(())
+}
+
+/// Takes a prepared event in. The profile was moved to `now`. Returns whether a refund found no order.
+pub fn apply(plan: &Plan, profile: &mut Profile, event: &Event, now: i64, prepared: &Prepared) -> bool {
+    let (kept, moving) = (&mut profile.kept, &mut profile.moving);
+    kept.recent.extend_from_slice(&event.fingerprint);
+    if kept.recent.len() > plan.remembered_bytes {
+        let gone = kept.recent.len() - plan.remembered_bytes;
+        kept.recent.drain(..gone);
+    }
+    let mut unmatched = false;
+    if event.order.is_some() {
+        forget(plan, kept, now);
+    }
+    let order = event.order.unwrap_or_default();
+    if event.kind == "refund" {
+        match known(plan, kept, order, now) {
+            None => {
+                unmatched = true;
+                wait(plan, kept, order, event, now);
+            }
+            Some(place) => {
+                let mut entry = kept.orders[place].clone();
+                take_back(plan, kept, moving, &mut entry, prepared.amount, now);
+                kept.orders[place] = entry;
+            }
+        }
+    }
+    for &(index, start) in &prepared.taps {
+        feed(plan, kept, moving, &plan.taps[index], event.time, prepared, start, now);
+    }
+    if event.kind == "purchase" {
+        remember(plan, kept, moving, order, event.time, prepared, now);
+    }
+    unmatched
+}
+
+#[allow(clippy::too_many_arguments)]
+fn feed(
+    plan: &Plan,
+    kept: &mut Kept,
+    moving: &mut Moving,
+    tap: &Tap,
+    time: i64,
+    prepared: &Prepared,
+    start: usize,
+    now: i64,
+) {
+    if let Some(mark) = tap.last_mark {
+        if kept.marks[mark] == NONE || time >= kept.marks[mark] {
+            kept.marks[mark] = time;
+            for (_, place) in &tap.latest {
+                if let Some((_, value)) = prepared.latest.iter().find(|(known, _)| known == place) {
+                    kept.latest[*place] = value.clone();
+                }
+            }
+        }
+    }
+    if let Some(mark) = tap.first_mark {
+        if kept.marks[mark] == NONE || time < kept.marks[mark] {
+            kept.marks[mark] = time;
+        }
+    }
+    if !tap.counts {
+        return;
+    }
+    let values = &prepared.values[start..start + tap.fields.len()];
+    for one in &tap.series {
+        let series = &plan.series[one.series];
+        let leaves = add(
+            plan,
+            series,
+            &mut kept.rows[one.series],
+            moving,
+            time.div_euclid(series.tile),
+            |column| share(one.sums[column], values),
+            |column| values[one.extremes[column]],
+            now,
+        );
+        moving.expires = moving.expires.min(leaves);
+    }
+    for &(what, place, slot) in &tap.forever_sums {
+        moving.totals[slot] += share((what, place), values);
+    }
+    for &(place, slot, greatest) in &tap.forever_extremes {
+        moving.totals[slot] = extreme(moving.totals[slot], values[place], greatest);
+    }
+}
+
+/// What one event adds to a summed column.
+#[inline]
+fn share((what, place): (What, usize), values: &[i64]) -> i64 {
+    match what {
+        What::Count => 1,
+        What::Numbers => i64::from(values[place] != NONE),
+        What::Sum if values[place] == NONE => 0,
+        What::Sum => values[place],
+    }
+}
+
+/// Drops from the front what is no longer remembered.
+fn forget(plan: &Plan, kept: &mut Kept, now: i64) {
+    let gone = kept.orders.iter().take_while(|order| now >= order.time + plan.refund_window).count();
+    kept.orders.drain(..gone);
+    let gone = kept
+        .waiting
+        .iter()
+        .take_while(|waiting| {
+            let latest = waiting.refunds.iter().map(|refund| refund.0).max().unwrap_or(0);
+            now >= latest + plan.refund_window
+        })
+        .count();
+    kept.waiting.drain(..gone);
+    if kept.orders.len() > plan.max_orders {
+        kept.orders.remove(0);
+    }
+    if kept.waiting.len() > plan.max_waiting_orders {
+        kept.waiting.remove(0);
+    }
+}
+
+fn wait(plan: &Plan, kept: &mut Kept, order: [u8; 8], event: &Event, now: i64) {
+    if now < event.time + plan.refund_window {
+        let place = kept.waiting.iter().position(|each| each.id == order).unwrap_or_else(|| {
+            kept.waiting.push(Waiting { id: order, refunds: vec![] });
+            kept.waiting.len() - 1
+        });
+        let refunds = &mut kept.waiting[place].refunds;
+        if refunds.len() < plan.max_waiting {
+            refunds.push((event.time, event.amount.unwrap_or(NONE)));
+        }
+    }
+}
+
+/// Puts a purchase into the ledger and applies the refunds that have waited for it.
+fn remember(
+    plan: &Plan,
+    kept: &mut Kept,
+    moving: &mut Moving,
+    id: [u8; 8],
+    time: i64,
+    prepared: &Prepared,
+    now: i64,
+) {
+    let mut entry =
+        Order { id, time, left: prepared.amount, taps: prepared.passed, values: prepared.reversible.clone() };
+    if let Some(place) = kept.waiting.iter().position(|each| each.id == id) {
+        let waiting = kept.waiting.remove(place);
+        for (at, amount) in waiting.refunds {
+            if now < at + plan.refund_window {
+                take_back(plan, kept, moving, &mut entry, amount, now);
+            }
+        }
+    }
+    if now < time + plan.refund_window {
+        kept.orders.retain(|each| each.id != id);
+        kept.orders.push(entry);
+    }
+}
+
+/// Lowers the sums of the tile an order stands in, and its counts at zero left.
+fn take_back(plan: &Plan, kept: &mut Kept, moving: &mut Moving, entry: &mut Order, amount: i64, now: i64) {
+    if entry.left == CANCELLED {
+        return;
+    }
+    let taken = if amount == NONE { entry.left } else { entry.left.min(amount) };
+    let left = entry.left - taken;
+    let emptied = left == 0;
+    entry.left = if emptied { CANCELLED } else { left };
+    if taken == 0 && !emptied {
+        return;
+    }
+    for &index in plan.taps_of("purchase") {
+        let tap = &plan.taps[index];
+        if tap.filter.is_some() && entry.taps & tap.bit == 0 {
+            continue;
+        }
+        for one in &tap.series {
+            take_back_tile(plan, kept, moving, tap, one, entry, (taken, emptied), now);
+        }
+        for &(what, place, slot) in &tap.forever_sums {
+            moving.totals[slot] -= returned(plan, tap, what, place, entry, taken, emptied);
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn take_back_tile(
+    plan: &Plan,
+    kept: &mut Kept,
+    moving: &mut Moving,
+    tap: &Tap,
+    one: &TapSeries,
+    entry: &Order,
+    (taken, emptied): (i64, bool),
+    now: i64,
+) {
+    let series = &plan.series[one.series];
+    add(
+        plan,
+        series,
+        &mut kept.rows[one.series],
+        moving,
+        entry.time.div_euclid(series.tile),
+        |column| {
+            let (what, place) = one.sums[column];
+            -returned(plan, tap, what, place, entry, taken, emptied)
+        },
+        |_| NONE,
+        now,
+    );
+}
+
+/// What a refund takes out of a summed column.
+fn returned(plan: &Plan, tap: &Tap, what: What, place: usize, entry: &Order, taken: i64, emptied: bool) -> i64 {
+    if what == What::Count {
+        return i64::from(emptied);
+    }
+    let name = &tap.fields[place];
+    if name == "amount" {
+        return if what == What::Numbers { i64::from(emptied) } else { taken };
+    }
+    let value = plan.reversible.iter().position(|each| each == name).map_or(NONE, |index| entry.values[index]);
+    match (value, emptied, what) {
+        (NONE, _, _) | (_, false, _) => 0,
+        (_, _, What::Numbers) => 1,
+        _ => value,
+    }
+}
+
+// State records
+
+fn be<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&data[at..at + N]);
+    bytes
+}
+
+/// Of a state: when time may change it, its worth, its segments.
+pub fn summary(data: &[u8]) -> Option<(i64, i64, &[u8])> {
+    let schemes = *data.get(HEADER - 1)? as usize;
+    let segments = data.get(HEADER..HEADER + schemes)?;
+    Some((i64::from_be_bytes(be(data, 16)), i64::from_be_bytes(be(data, 24)), segments))
+}
+
+/// Reads a state without an outbox into a profile.
+pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile) -> Result<(), Unsure> {
+    let (wake, worth, segments) = summary(data).ok_or(Unsure)?;
+    let body = HEADER + segments.len() + 4;
+    if data.len() <= body || data[36] != FORMAT || data[body - 4..body] != [0; 4] || segments.len() != plan.schemes.len() {
+        return Err(Unsure);
+    }
+    profile.renew(plan);
+    profile.moving.at = i64::from_be_bytes(be(data, 8));
+    profile.wake = wake;
+    profile.worth = worth;
+    profile.version = u32::from_be_bytes(be(data, 32));
+    for (place, &segment) in segments.iter().enumerate() {
+        profile.moving.segments[place] = if segment == NO_SEGMENT { UNSET } else { segment as i32 };
+    }
+    let mut reader = Reader::new(&data[body..]);
+    read_body(plan, &mut reader, profile)?;
+    if reader.is_empty() {
+        Ok(())
+    } else {
+        Err(Unsure)
+    }
+}
+
+fn read_body(plan: &Plan, reader: &mut Reader, profile: &mut Profile) -> Result<(), Unsure> {
+    reader.array_of(15)?;
+    if reader.bytes()? != plan.layout_mark.as_bytes() {
+        return Err(Unsure);
+    }
+    for _ in 0..reader.map()? {
+        let name = reader.text()?;
+        profile.offsets.push((name.into(), reader.int()?));
+    }
+    let (kept, moving) = (&mut profile.kept, &mut profile.moving);
+    reader.array_of(plan.schemes.len())?;
+    for entered in &mut moving.entered {
+        *entered = reader.bounded()?;
+    }
+    kept.recent.extend_from_slice(reader.bytes()?);
+    for _ in 0..reader.map()? {
+        let order = read_order(plan, reader)?;
+        kept.orders.push(order);
+    }
+    for _ in 0..reader.map()? {
+        let waiting = read_waiting(reader)?;
+        kept.waiting.push(waiting);
+    }
+    reader.array_of(plan.series.len())?;
+    for rows in &mut kept.rows {
+        read_rows(reader, rows)?;
+    }
+    reader.array_of(plan.windows.len())?;
+    for position in &mut moving.positions {
+        *position = usize::try_from(reader.bounded()?).map_err(|_| Unsure)?;
+    }
+    reader.array_of(plan.totals.len())?;
+    for total in &mut moving.totals {
+        *total = reader.optional()?;
+    }
+    reader.array_of(plan.marks)?;
+    for mark in &mut kept.marks {
+        *mark = reader.optional()?;
+    }
+    reader.array_of(plan.latest)?;
+    for latest in &mut kept.latest {
+        *latest = reader.scalar()?;
+    }
+    reader.array_of(plan.attributes)?;
+    for attribute in &mut kept.attributes {
+        *attribute = reader.scalar()?;
+    }
+    reader.array_of(plan.attributes)?;
+    for time in &mut kept.attribute_times {
+        *time = reader.optional()?;
+    }
+    reader.array_of(0)?; // trackers: not of the subset
+    moving.expires = reader.int()?;
+    check_positions(plan, kept, moving)
+}
+
+fn check_positions(plan: &Plan, kept: &Kept, moving: &Moving) -> Result<(), Unsure> {
+    for (series, rows) in plan.series.iter().zip(&kept.rows) {
+        if series.windows.iter().any(|&window| moving.positions[window] > rows.tiles.len()) {
+            return Err(Unsure);
+        }
+    }
+    Ok(())
+}
+
+fn id(reader: &mut Reader) -> Result<[u8; 8], Unsure> {
+    reader.bytes()?.try_into().map_err(|_| Unsure)
+}
+
+fn read_order(plan: &Plan, reader: &mut Reader) -> Result<Order, Unsure> {
+    let id = id(reader)?;
+    reader.array_of(if plan.reversible.is_empty() { 3 } else { 4 })?;
+    let (time, left, taps) = (reader.bounded()?, reader.bounded()?, reader.int()? as u64);
+    let mut values = vec![];
+    if !plan.reversible.is_empty() {
+        reader.array_of(plan.reversible.len())?;
+        for _ in &plan.reversible {
+            values.push(reader.optional()?);
+        }
+    }
+    Ok(Order { id, time, left, taps, values })
+}
+
+fn read_waiting(reader: &mut Reader) -> Result<Waiting, Unsure> {
+    let id = id(reader)?;
+    let mut refunds = vec![];
+    for _ in 0..reader.array()? {
+        reader.array_of(2)?;
+        refunds.push((reader.bounded()?, reader.optional()?));
+    }
+    Ok(Waiting { id, refunds })
+}
+
+fn read_rows(reader: &mut Reader, rows: &mut Rows) -> Result<(), Unsure> {
+    reader.array_of(1 + rows.columns.len())?;
+    let length = reader.array()?;
+    for _ in 0..length {
+        rows.tiles.push(reader.bounded()?);
+    }
+    for column in &mut rows.columns {
+        reader.array_of(length)?;
+        for _ in 0..length {
+            column.push(reader.optional()?);
+        }
+    }
+    Ok(())
+}
+
+/// A state record without changes: what is kept in memory. `outbox` goes between its head and its body.
+pub fn encode(plan: &Plan, profile: &Profile, epoch: u32, out: &mut Vec<u8>) -> usize {
+    let moving = &profile.moving;
+    let position: i64 = profile.offsets.iter().map(|(_, offset)| offset + 1).sum();
+    out.extend_from_slice(&(position as u64).to_be_bytes());
+    out.extend_from_slice(&moving.at.to_be_bytes());
+    out.extend_from_slice(&profile.wake.to_be_bytes());
+    out.extend_from_slice(&profile.worth.to_be_bytes());
+    out.extend_from_slice(&profile.version.to_be_bytes());
+    out.push(FORMAT);
+    out.extend_from_slice(&epoch.to_be_bytes());
+    out.push(moving.segments.len() as u8);
+    out.extend(moving.segments.iter().map(|&segment| if segment == UNSET { NO_SEGMENT } else { segment as u8 }));
+    let head = out.len();
+    out.extend_from_slice(&[0; 4]);
+    put_body(plan, profile, out);
+    head
+}
+
+fn put_body(plan: &Plan, profile: &Profile, out: &mut Vec<u8>) {
+    let (kept, moving) = (&profile.kept, &profile.moving);
+    put_array(out, 15);
+    put_bytes(out, plan.layout_mark.as_bytes());
+    put_map(out, profile.offsets.len());
+    for (name, offset) in &profile.offsets {
+        put_text(out, name);
+        put_int(out, *offset);
+    }
+    put_ints(out, &moving.entered);
+    put_bytes(out, &kept.recent);
+    put_map(out, kept.orders.len());
+    for order in &kept.orders {
+        put_bytes(out, &order.id);
+        put_array(out, if plan.reversible.is_empty() { 3 } else { 4 });
+        put_int(out, order.time);
+        put_int(out, order.left);
+        put_int(out, order.taps as i64);
+        if !plan.reversible.is_empty() {
+            put_optionals(out, &order.values);
+        }
+    }
+    put_map(out, kept.waiting.len());
+    for waiting in &kept.waiting {
+        put_bytes(out, &waiting.id);
+        put_array(out, waiting.refunds.len());
+        for &(time, amount) in &waiting.refunds {
+            put_array(out, 2);
+            put_int(out, time);
+            put_optional(out, amount);
+        }
+    }
+    put_array(out, kept.rows.len());
+    for rows in &kept.rows {
+        put_array(out, 1 + rows.columns.len());
+        put_ints(out, &rows.tiles);
+        for column in &rows.columns {
+            put_optionals(out, column);
+        }
+    }
+    put_array(out, moving.positions.len());
+    for &position in &moving.positions {
+        put_int(out, position as i64);
+    }
+    put_optionals(out, &moving.totals);
+    put_optionals(out, &kept.marks);
+    put_array(out, kept.latest.len());
+    kept.latest.iter().for_each(|value| put_scalar(out, value));
+    put_array(out, kept.attributes.len());
+    kept.attributes.iter().for_each(|value| put_scalar(out, value));
+    put_optionals(out, &kept.attribute_times);
+    put_array(out, 0);
+    put_int(out, moving.expires);
+}
+
+fn put_ints(out: &mut Vec<u8>, values: &[i64]) {
+    put_array(out, values.len());
+    values.iter().for_each(|&value| put_int(out, value));
+}
+
+fn put_optionals(out: &mut Vec<u8>, values: &[i64]) {
+    put_array(out, values.len());
+    values.iter().for_each(|&value| put_optional(out, value));
+}
