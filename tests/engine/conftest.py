@@ -1,9 +1,9 @@
-"""The compiled core is optional where there is no Rust to build it with; where there is, it has to be there."""
+"""Where there is no Rust there is no compiled core to test; where there is Rust, a core that is missing is an error."""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
+from importlib.util import find_spec
 
-missing = importlib.util.find_spec("streamseg_engine") is None
-collect_ignore_glob = ["test_*.py"] if missing and shutil.which("cargo") is None else []
+if find_spec("streamseg_engine") is None and shutil.which("cargo") is None:
+    collect_ignore_glob = ["test_*.py"]
