@@ -22,7 +22,6 @@ pub struct Unsure;
 #[pymodule]
 fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<engine::Engine>()?;
-    m.add_class::<records::Records>()?;
-    m.add_function(wrap_pyfunction!(records::stamp, m)?)?;
+    records::register(m)?;
     event_probe::register(m)
 }

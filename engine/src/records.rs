@@ -283,7 +283,7 @@ impl Batch {
 ///
 /// Raises ValueError for what is too short to be a batch.
 #[pyfunction]
-pub fn stamp<'py>(
+fn stamp<'py>(
     py: Python<'py>,
     batch: &[u8],
     producer_id: i64,
@@ -302,6 +302,11 @@ pub fn stamp<'py>(
         put(bytes, CRC, checksum.to_be_bytes());
         Ok(())
     })
+}
+
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Records>()?;
+    m.add_function(wrap_pyfunction!(stamp, m)?)
 }
 
 fn put<const N: usize>(batch: &mut [u8], at: usize, bytes: [u8; N]) {

@@ -7,11 +7,14 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from streamseg.core.errors import StreamsegError
+
+if TYPE_CHECKING:  # the compiled core may be absent; then nobody has its records
+    from streamseg_engine import Records
 
 logger = logging.getLogger("streamseg.worker")
 
@@ -23,6 +26,9 @@ RECORD_OVERHEAD = 128
 HEADER_OVERHEAD = 12
 MOST_HEADERS = 4_096
 """More than what the headers of any record of ours have together."""
+
+NATIVE_COMPRESSIONS: dict[str | None, Literal["none", "snappy"]] = {None: "none", "snappy": "snappy"}
+"""What aiokafka's producer and the compiled core call the compressions that the latter has."""
 
 
 class LogError(StreamsegError):
@@ -41,11 +47,12 @@ class Log:
         self._max_record_bytes = max_record_bytes
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def append(self, topic: str, partition: int, items: Sequence[Item]) -> Awaitable[int]:
+    async def append(self, topic: str, partition: int, items: Sequence[Item] | Records) -> Awaitable[int]:
         """Queue records for a partition; returns when all are queued, in order.
 
-        The returned awaitable gives the offset of the last record once the broker has all of them (-1 when
-        there were none), and raises when it refused one. While the broker is away, this waits.
+        Records of the compiled core are sent in the batches into which it cut them. The returned awaitable gives
+        the offset of the last record once the broker has all of them (-1 when there were none), and raises when it
+        refused one. While the broker is away, this waits.
 
         Raises RecordTooLargeError before anything is queued.
         """
@@ -57,8 +64,13 @@ class Log:
                 queued.append((await self._send(batch, topic, partition), count))
         return asyncio.ensure_future(_last_offset(topic, partition, queued))
 
-    def _check_sizes(self, topic: str, items: Sequence[Item]) -> None:
+    def _check_sizes(self, topic: str, items: Sequence[Item] | Records) -> None:
         limit = self._max_record_bytes - RECORD_OVERHEAD
+        if not isinstance(items, Sequence):
+            size, largest = items.largest()
+            if size > limit:
+                raise _too_large(topic, size, limit, largest)
+            return
         for key, value, headers in items:
             size = len(key or b"") + len(value or b"")
             if size + MOST_HEADERS <= limit:
@@ -66,15 +78,23 @@ class Log:
             if headers:
                 size += sum(len(name.encode()) + len(content) + HEADER_OVERHEAD for name, content in headers)
             if size > limit:
-                raise RecordTooLargeError(
-                    f"a record for {topic} has {size} bytes but at most {limit} fit: key {(key or b'')[:80]!r}. "
-                    "Raise the topic's max.message.bytes and the worker's max_record_bytes, or keep less"
-                )
+                raise _too_large(topic, size, limit, key or b"")
 
-    def _batches(self, items: Sequence[Item]) -> list[Any]:
-        """Fill batches up to the producer's batch size; a record that is larger gets a batch of its own."""
+    def _batches(self, items: Sequence[Item] | Records) -> Sequence[Any]:
         producer = self._producer()
         now = int(time.time() * 1000)
+        if isinstance(items, Sequence):
+            return self._filled(producer, items, now)
+        # aiokafka keeps this to itself. What is not its producer gets batches of its own making.
+        compression = NATIVE_COMPRESSIONS.get(getattr(producer, "_compression_type", ""))
+        if compression is None:
+            return self._filled(producer, items.items(), now)
+        from streamseg.worker.sealed import sealed_batches
+
+        return sealed_batches(items, now, compression)
+
+    def _filled(self, producer: Any, items: Sequence[Item], now: int) -> list[Any]:
+        """Fill batches up to the producer's batch size; a record that is larger gets a batch of its own."""
         batches: list[Any] = []
         append = None
         for key, value, headers in items:
@@ -95,6 +115,13 @@ class Log:
                 logger.warning("the broker does not take records for %s/%d: still trying", topic, partition)
             else:
                 return sent
+
+
+def _too_large(topic: str, size: int, limit: int, key: bytes) -> RecordTooLargeError:
+    return RecordTooLargeError(
+        f"a record for {topic} has {size} bytes but at most {limit} fit: key {key[:80]!r}. "
+        "Raise the topic's max.message.bytes and the worker's max_record_bytes, or keep less"
+    )
 
 
 async def _last_offset(topic: str, partition: int, queued: Sequence[tuple[Awaitable[Any], int]]) -> int:
