@@ -38,6 +38,8 @@ pub struct Event<'a> {
     pub amount: Option<i64>,
     /// The text of the props: a valid JSON object.
     pub props: Option<&'a [u8]>,
+    /// The text of a profile event's attributes: a valid JSON object without lists and objects in it.
+    pub attributes: Option<&'a [u8]>,
 }
 
 /// A value of the props; a text is a part of the JSON.
@@ -94,6 +96,7 @@ struct Fields<'a> {
     order_id: Option<&'a str>,
     amount: Option<i64>,
     props: Option<&'a [u8]>,
+    attributes: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -136,7 +139,7 @@ impl<'a> Fields<'a> {
             }
             "attributes" => {
                 self.first(1 << 8)?;
-                reader.nullable(Reader::props)?;
+                self.attributes = reader.nullable(Reader::props)?;
             }
             _ => reader.skip(1)?,
         }
@@ -156,8 +159,9 @@ impl<'a> Fields<'a> {
         if !is_type(kind) || latest.is_some_and(|latest| time > latest) {
             return None;
         }
+        let attributes = if kind == "profile" { Some(flat(self.attributes?)?) } else { None };
         let order = match kind {
-            "profile" | "merge" | "erase" => return None,
+            "merge" | "erase" => return None,
             "purchase" => {
                 self.amount?;
                 self.order_id.map(digest)
@@ -174,8 +178,20 @@ impl<'a> Fields<'a> {
             order,
             amount: self.amount,
             props: self.props,
+            attributes,
         })
     }
+}
+
+/// The object, if nothing in it is a list or an object.
+fn flat(object: &[u8]) -> Option<&[u8]> {
+    Reader::new(std::str::from_utf8(object).ok()?).object(1, |reader, _| {
+        if matches!(reader.peek()?, b'{' | b'[') {
+            return None;
+        }
+        reader.skip(1)
+    })?;
+    Some(object)
 }
 
 /// Eight bytes of a hash, as Python's `xxh3_64_digest` gives them.

@@ -177,7 +177,8 @@ pub struct Plan {
     pub totals: Vec<Option<i64>>,
     pub marks: usize,
     pub latest: usize,
-    pub attributes: usize,
+    /// Names of the attributes that are kept.
+    pub attributes: Vec<String>,
     /// Fields of purchases whose sums a full refund takes back.
     pub reversible: Vec<String>,
     pub locals: Vec<Node>,

@@ -1,6 +1,6 @@
 //! All that is kept of one customer, and how an event changes it: streamseg/core/profile.py, tile.py and ledger.py.
 
-use crate::event::Event;
+use crate::event::{self, Event};
 use crate::plan::{Plan, Series, Tap, TapSeries, What, Window};
 use crate::time::NEVER;
 use crate::value::{condition, property, Happened, Val};
@@ -89,8 +89,8 @@ impl Profile {
         }
         refill(&mut kept.marks, plan.marks, NONE);
         refill(&mut kept.latest, plan.latest, Scalar::Null);
-        refill(&mut kept.attributes, plan.attributes, Scalar::Null);
-        refill(&mut kept.attribute_times, plan.attributes, NONE);
+        refill(&mut kept.attributes, plan.attributes.len(), Scalar::Null);
+        refill(&mut kept.attribute_times, plan.attributes.len(), NONE);
         let moving = &mut self.moving;
         moving.at = 0;
         refill(&mut moving.segments, plan.schemes.len(), UNSET);
@@ -281,12 +281,13 @@ pub struct Prepared {
     values: Vec<i64>,
     reversible: Vec<i64>,
     latest: Vec<(usize, Scalar)>,
+    attributes: Vec<(usize, Scalar)>,
     amount: i64,
 }
 
 impl Prepared {
     pub fn new() -> Self {
-        Prepared { passed: 0, taps: vec![], values: vec![], reversible: vec![], latest: vec![], amount: NONE }
+        Prepared { passed: 0, taps: vec![], values: vec![], reversible: vec![], latest: vec![], attributes: vec![], amount: NONE }
     }
 }
 
@@ -310,6 +311,18 @@ fn latest_value(plan: &Plan, event: &Event, name: &str, amount: i64) -> Result<S
         Val::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
         Val::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
         Val::Null => Scalar::Null,
+        _ => return Err(Unsure),
+    })
+}
+
+fn bounded(plan: &Plan, value: event::Value) -> Result<Scalar, Unsure> {
+    use event::Value;
+    Ok(match value {
+        Value::Null => Scalar::Null,
+        Value::True => Scalar::Bool(true),
+        Value::False => Scalar::Bool(false),
+        Value::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
+        Value::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
         _ => return Err(Unsure),
     })
 }
@@ -343,6 +356,7 @@ pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut
     prepared.values.clear();
     prepared.reversible.clear();
     prepared.latest.clear();
+    prepared.attributes.clear();
     let happened = Happened { props: event.props, amount: prepared.amount };
     for &index in plan.taps_of(event.kind) {
         let tap = &plan.taps[index];
@@ -363,6 +377,13 @@ pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut
     if event.kind == "purchase" {
         for name in &plan.reversible {
             prepared.reversible.push(number(event, name, prepared.amount)?);
+        }
+    }
+    if let Some(given) = event.attributes {
+        for (place, name) in plan.attributes.iter().enumerate() {
+            if let Some(value) = event::field(given, name) {
+                prepared.attributes.push((place, bounded(plan, value)?));
+            }
         }
     }
     Ok(())
@@ -399,6 +420,13 @@ pub fn apply(plan: &Plan, profile: &mut Profile, event: &Event, now: i64, prepar
     }
     if event.kind == "purchase" {
         remember(plan, kept, moving, order, event.time, prepared, now);
+    }
+    for (place, value) in &prepared.attributes {
+        let known = &mut kept.attribute_times[*place];
+        if *known == NONE || event.time >= *known {
+            *known = event.time;
+            kept.attributes[*place] = value.clone();
+        }
     }
     unmatched
 }
@@ -678,11 +706,11 @@ fn read_body(plan: &Plan, reader: &mut Reader, profile: &mut Profile) -> Result<
     for latest in &mut kept.latest {
         *latest = reader.scalar()?;
     }
-    reader.array_of(plan.attributes)?;
+    reader.array_of(plan.attributes.len())?;
     for attribute in &mut kept.attributes {
         *attribute = reader.scalar()?;
     }
-    reader.array_of(plan.attributes)?;
+    reader.array_of(plan.attributes.len())?;
     for time in &mut kept.attribute_times {
         *time = reader.optional()?;
     }

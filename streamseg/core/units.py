@@ -49,7 +49,8 @@ def parse_instant(text: str) -> Instant:
     hour = _HOURS.get(text[:14])
     if hour is not None and len(text) in (20, 24) and text[16] == ":" and text[-1] == "Z":
         digits = text[14:16] + text[17:19] + (text[20:23] or "000")
-        if digits.isdigit() and digits.isascii() and digits[0] < "6" > digits[2] and text[19] == ("Z" if len(text) == 20 else "."):
+        point = "Z" if len(text) == 20 else "."
+        if digits.isdigit() and digits.isascii() and digits[0] < "6" > digits[2] and text[19] == point:
             number = int(digits)
             return hour + number // 100_000 * 60_000 + number % 100_000
     instant = _parse_any(text)

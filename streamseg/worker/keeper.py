@@ -12,6 +12,7 @@ from aiokafka import ConsumerRecord
 
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
+from streamseg.worker.engine import kind_of_partition
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
@@ -50,6 +51,7 @@ class Keeper:
         self._placement: Placement | None = None
         self._http: HttpServer | None = None
         self._ticked = 0.0
+        self._kind = kind_of_partition(definitions)
         self._folder: RocksFolder | None = None
 
     # Life
@@ -125,7 +127,7 @@ class Keeper:
         assert self.shell is not None
         assert self._view is not None
         assert self._placement is not None
-        fenced = Partition(
+        fenced = self._kind(
             partition, self._definitions, self._settings, self._placement, self.shell, self._view, self._metrics
         )
         self._fenced[partition] = fenced

@@ -9,24 +9,24 @@ class MemoryStates:
     """The states of one partition in memory."""
 
     def __init__(self) -> None:
-        self._states: dict[bytes, bytes] = {}
-        self.get = self._states.get
+        self.all: dict[bytes, bytes] = {}
+        self.get = self.all.get
 
     def put(self, states: Mapping[bytes, bytes]) -> None:
         """Keeps many states."""
-        self._states.update(states)
+        self.all.update(states)
 
     def delete(self, key: bytes) -> None:
         """Forgets a customer."""
-        self._states.pop(key, None)
+        self.all.pop(key, None)
 
     def items(self) -> Iterable[tuple[bytes, bytes]]:
         """All customers and their states."""
-        return self._states.items()
+        return self.all.items()
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(list(self._states))
+        return iter(list(self.all))
 
     def drop(self) -> None:
         """Forgets all customers."""
-        self._states.clear()
+        self.all.clear()

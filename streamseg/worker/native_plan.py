@@ -308,7 +308,7 @@ def _layout(layout: Layout, translator: Translator) -> Mapping[str, Any]:
         "totals": list(layout.totals),
         "marks": layout.marks,
         "latest": layout.latest,
-        "attributes": len(layout.attributes),
+        "attributes": sorted(layout.attributes, key=lambda name: layout.attributes[name]),
         "reversible": list(layout.reversible),
     }
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiokafka import ConsumerRecord
 
@@ -47,11 +47,14 @@ from streamseg.worker.log import Item, Log
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.placement import Placement, check_key, fault
-from streamseg.worker.redis_entry import Counts, Entry, Move, Shown, Writer
+from streamseg.worker.redis_entry import Counts, Entry, Move, PackedEntry, Shown, Writer
 from streamseg.worker.redis_view import RedisView
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
 from streamseg.worker.tolerance import Tally, TooManyRejectedError
+
+if TYPE_CHECKING:
+    from streamseg_engine import Records
 
 GROUP_EVENTS = 4_000
 """Events in one group at most: when many wait, one state record does for more of a customer's events."""
@@ -74,9 +77,9 @@ OWNERSHIP_POLL = 0.02
 CLOSE_SECONDS = 4.0
 
 
-_Taken = tuple[str, str]
+Taken = tuple[str, str]
 """The class of an event's type, and what became of it."""
-_REJECTED: _Taken = ("invalid", "rejected")
+_REJECTED: Taken = ("invalid", "rejected")
 
 
 class PartitionLostError(TryAgainError):
@@ -87,13 +90,13 @@ class PartitionLostError(TryAgainError):
 class Group:
     """What one fold made, to be written together."""
 
-    states: list[Item] = field(default_factory=list)
-    changes: list[Item] = field(default_factory=list)
-    current: list[Item] = field(default_factory=list)
+    states: list[Item] | Records = field(default_factory=list)
+    changes: list[Item] | Records = field(default_factory=list)
+    current: list[Item] | Records = field(default_factory=list)
     rejects: list[Item] = field(default_factory=list)
     sent_on: dict[int, list[Item]] = field(default_factory=dict)
     """Events that belong to other partitions."""
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry | PackedEntry] = field(default_factory=list)
     counts: Counts = field(default_factory=dict)
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
@@ -103,6 +106,8 @@ class Group:
     """The identity of the Redis that knows all customers after this."""
     unforeseen: int | None = None
     """Where in the changelog the first state may stand whose forecast is not told; None if all are."""
+    told: Records | None = None
+    """More assignments, of the compiled core."""
 
     @property
     def empty(self) -> bool:
@@ -111,14 +116,16 @@ class Group:
 
 
 @dataclass(slots=True)
-class _Batch:
+class Batch:
+    """Events of one topic that came at once, and how many of them are folded."""
+
     topic: str
     records: Sequence[ConsumerRecord]
     ack: Ack
     done: int = 0
 
 
-class _Mark(NamedTuple):
+class Mark(NamedTuple):
     """A customer whose forecast moved: since when (monotonic seconds), and the lowest offset of its state."""
 
     since: float
@@ -126,7 +133,7 @@ class _Mark(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Told:
+class Told:
     """What was published of one customer in the group that is being folded."""
 
     outbox: list[Sent] = field(default_factory=list)
@@ -151,8 +158,6 @@ class Partition:
         metrics: Metrics,
     ) -> None:
         self.number = number
-        self.customers = Customers(definitions, HOT[settings.store])
-        self.segmenter = Segmenter(definitions, self.customers, self._publish, self._foresee)
         self.waiting = 0
         self._definitions = definitions
         self._settings = settings
@@ -164,17 +169,18 @@ class Partition:
         self._wall = settings.clock is Clock.WALL
         self._rekeyed = settings.rekeyed
         self._places = {topic: f"{topic}/{number}/" for topic in settings.events}
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[Batch] = deque()
         self._work = asyncio.Event()
         self._commits: asyncio.Queue[Group | None] = asyncio.Queue(maxsize=2)
         self._writing = 0
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._told: dict[str, _Told] = {}
+        self.customers, self.segmenter = self._state()
+        self._told: dict[str, Told] = {}
         self._changed: Counter[tuple[str, str, str, str]] = Counter()
-        self._stale: dict[str, _Mark] = {}
+        self._stale: dict[str, Mark] = {}
         self._brimming = False
-        self._mark = _Mark(0.0, 0)
+        self._mark = Mark(0.0, 0)
         self._sources: dict[str, int] = {}
         self._tallies = defaultdict[str, Tally](partial(Tally, settings.tolerance))
         self._refusal: TooManyRejectedError | None = None
@@ -196,6 +202,11 @@ class Partition:
         """Customers to be shown to it, though nothing has moved."""
         self._shadowed: set[str] = set()
         """Customers whose states have to be written again."""
+
+    def _state(self) -> tuple[Customers, Segmenter]:
+        """The customers, and the clock they are under."""
+        customers = Customers(self._definitions, HOT[self._settings.store])
+        return customers, Segmenter(self._definitions, customers, self._publish, self._foresee)
 
     # Opening and closing
 
@@ -234,8 +245,8 @@ class Partition:
         self._filled = "" if checkpoint is None else checkpoint.whole
         self._view.start(self.number, Shown(loaded.viewed, loaded.foreseen), self._filled)
         self._published = end
-        mark = _Mark(self._shell.monotonic(), loaded.foreseen)
-        self._stale = {key.decode(): mark for key in loaded.touched}
+        mark = Mark(self._shell.monotonic(), loaded.foreseen)
+        self._expect_refresh({key.decode(): mark for key in loaded.touched})
         await self._publish_again(loaded)
         self._tasks = [asyncio.create_task(self._fold_all()), asyncio.create_task(self._write_all())]
         return self._sources
@@ -244,20 +255,21 @@ class Partition:
         """Changes whose publication, or way to Redis, is not known to have come about: the same bytes again."""
         group = Group()
         latest: dict[bytes, list[Move]] = {}
+        again: list[Item] = []
         for offset, key, sent in loaded.outbox:
             if offset >= loaded.published:
-                group.changes.append(self._change_item(key, sent))
+                again.append(self._change_item(key, sent))
             latest.setdefault(key, []).append(_move_of(sent, offset))
         for key, moves in latest.items():
             customer = key.decode()
             profile = self.customers.get(customer)
             if profile is not None:
                 ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
-                self._tell_view(group, customer, profile, _Told(moves=moves, ahead=ahead))
-                self._stale.pop(customer, None)
-        await self._send(self._names.changes, group.changes)
+                self._tell_view(group, customer, profile, Told(moves=moves, ahead=ahead))
+                self._refreshed(customer)
+        await self._send(self._names.changes, again)
         await self._send(self._names.current, group.current)
-        self._metrics.republished.inc(len(group.changes))
+        self._metrics.republished.inc(len(again))
         self._view.put(
             self.number, self._shown(self._unforeseen()), group.entries, self.customers.census.counts()
         )  # without waiting for room: a Redis that is away must not keep a partition from being opened
@@ -283,7 +295,7 @@ class Partition:
 
     def arrived(self, topic: str, records: Sequence[ConsumerRecord], ack: Ack) -> None:
         """Takes the next events; never blocks."""
-        self._batches.append(_Batch(topic, records, ack))
+        self._batches.append(Batch(topic, records, ack))
         self.waiting += len(records)
         self._work.set()
 
@@ -342,17 +354,12 @@ class Partition:
     async def _refresh(self) -> None:
         """Tells of forecasts that moved though no segment did."""
         before = self._shell.monotonic() - REFRESH_AFTER
-        while self._stale and not self._batches and not self._closing:
-            due = [customer for customer, mark in islice(self._stale.items(), REFRESHED) if mark.since <= before]
+        while not self._batches and not self._closing:
+            due = self._take_stale(before)
             if not due:
                 return
             group = Group()
-            for customer in due:
-                del self._stale[customer]
-                profile = self.customers.get(customer)
-                if profile is not None:
-                    ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
-                    self._tell_view(group, customer, profile, _Told(ahead=ahead))
+            self._show(group, due, told=True)
             await self._hand_on(group)
 
     async def _fill_view(self) -> None:
@@ -364,11 +371,7 @@ class Partition:
             self._filled, self._unshown = identity, iter(self.customers)
         group = Group()
         customers = list(islice(self._unshown, REFRESHED))
-        for customer in customers:
-            profile = self.customers.get(customer)
-            if profile is not None:
-                ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
-                group.entries.append(self._entry(customer, profile, _Told(ahead=ahead)))
+        self._show(group, customers, told=False)
         if not customers:
             self._unshown = None
         group.whole = identity if self._unshown is None else ""
@@ -376,30 +379,52 @@ class Partition:
         if self._unshown is not None:
             self._work.set()
 
+    # Forecasts that moved, and are not told yet
+
+    def _expect_refresh(self, stale: dict[str, Mark]) -> None:
+        self._stale = stale
+
+    def _note_stale(self, customer: str) -> None:
+        if customer not in self._stale:
+            self._stale[customer] = self._mark
+
+    def _refreshed(self, customer: str) -> None:
+        self._stale.pop(customer, None)
+
+    def _take_stale(self, before: float) -> list[str]:
+        """Some customers whose forecasts are not told since then or longer; they count as told."""
+        due = [customer for customer, mark in islice(self._stale.items(), REFRESHED) if mark.since <= before]
+        for customer in due:
+            del self._stale[customer]
+        return due
+
+    def _unforeseen(self) -> int | None:
+        mark = next(iter(self._stale.values()), None)
+        return None if mark is None else mark.offset
+
+    def _show(self, group: Group, customers: list[str], *, told: bool) -> None:
+        """Has Redis shown customers as they are; what is `told` goes to the topic of assignments, too."""
+        for customer in customers:
+            profile = self.customers.get(customer)
+            if profile is not None:
+                ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
+                if told:
+                    self._tell_view(group, customer, profile, Told(ahead=ahead))
+                else:
+                    group.entries.append(self._entry(customer, profile, Told(ahead=ahead)))
+
     # Folding
 
-    def _fold(self, group: Group, batch: _Batch) -> int:
+    def _fold(self, group: Group, batch: Batch) -> int:
         """Applies the next events of a batch; returns how many. Brimming: the group has to be written first."""
         started = time.perf_counter()
         if not batch.records[0].offset:
             self._observed.setdefault(batch.topic, COMPLETE)
-        self._mark = _Mark(self._shell.monotonic(), self._published)
-        counts: Counter[tuple[str, str]] = Counter()
+        self._mark = Mark(self._shell.monotonic(), self._published)
+        counts: Counter[Taken] = Counter()
         tally = self._tallies[batch.topic]
         latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None
-        done = 0
-        take = self._take_sent_on if batch.topic == self._rekeyed else self._take
-        for record in batch.records[batch.done : batch.done + FOLD_EVENTS]:
-            taken = take(batch.topic, record, latest, group)
-            if taken is None:
-                self._brimming = True
-                break
-            if taken is not _REJECTED:
-                tally.accept()
-            counts[taken] += 1
-            done += 1
-            if self._brimming:
-                break
+        done = self._fold_events(group, batch, latest, tally, counts)
         if done:
             self._sources[batch.topic] = batch.records[batch.done + done - 1].offset + 1
         batch.done += done
@@ -412,7 +437,37 @@ class Partition:
         self._metrics.batch_seconds.observe(time.perf_counter() - started)
         return done
 
-    def _take(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> _Taken | None:
+    def _fold_events(
+        self, group: Group, batch: Batch, latest: Instant | None, tally: Tally, counts: Counter[Taken]
+    ) -> int:
+        done = 0
+        for record in batch.records[batch.done : batch.done + FOLD_EVENTS]:
+            done += self._fold_one(group, batch.topic, record, latest, tally, counts)
+            if self._brimming:
+                break
+        return done
+
+    def _fold_one(
+        self,
+        group: Group,
+        topic: str,
+        record: ConsumerRecord,
+        latest: Instant | None,
+        tally: Tally,
+        counts: Counter[Taken],
+    ) -> int:
+        """Takes an event, and says that it is one; none if the group has to be written first."""
+        take = self._take_sent_on if topic == self._rekeyed else self._take
+        taken = take(topic, record, latest, group)
+        if taken is None:
+            self._brimming = True
+            return 0
+        if taken is not _REJECTED:
+            tally.accept()
+        counts[taken] += 1
+        return 1
+
+    def _take(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> Taken | None:
         """Applies one event, or sends it on; returns its class and what became of it.
 
         None: more deadlines come before it, or it is one rejected event too many.
@@ -432,7 +487,7 @@ class Partition:
             return self._send_on(Origin(topic, self.number, record.offset), record, event, target, group)
         return self._apply(event, state, topic, record.offset)
 
-    def _take_sent_on(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> _Taken | None:
+    def _take_sent_on(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> Taken | None:
         """The same for an event that came to another partition at first; it is not sent on once more."""
         origin = Origin(topic, self.number, record.offset)
         try:
@@ -458,7 +513,7 @@ class Partition:
 
     def _reject(
         self, error: RejectedEvent, topic: str, origin: Origin, record: ConsumerRecord, group: Group
-    ) -> _Taken | None:
+    ) -> Taken | None:
         """Has a record sent to the dead letters; None if it is one too many of this topic."""
         tally = self._tallies[topic]
         if not tally.reject(error.reason):
@@ -469,7 +524,7 @@ class Partition:
         self._metrics.dead_letters.labels(error.reason).inc()
         return _REJECTED
 
-    def _send_on(self, origin: Origin, record: ConsumerRecord, event: Event, target: int, group: Group) -> _Taken:
+    def _send_on(self, origin: Origin, record: ConsumerRecord, event: Event, target: int, group: Group) -> Taken:
         """Has an event sent to where its customer belongs. Here it changes nothing, not even the clock."""
         customer = event.customer.encode()
         why = fault(record.key, customer)
@@ -479,7 +534,7 @@ class Partition:
         group.sent_on.setdefault(target, []).append((customer, record.value, headers))
         return _class_of(event), "rekeyed"
 
-    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> _Taken | None:
+    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> Taken | None:
         """Applies an event of a customer of ours, unless it was already; its position is kept under that name."""
         if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
             return None
@@ -487,8 +542,7 @@ class Partition:
         if state is not None and offset <= state.offsets.get(position, -1):
             self.segmenter.advance(event.time)
             return type_class, "replayed"
-        if event.customer not in self._stale:
-            self._stale[event.customer] = self._mark
+        self._note_stale(event.customer)
         result = self.segmenter.take(event)
         if result != DUPLICATE:
             self.customers.applied(event.customer, position, offset)
@@ -500,7 +554,7 @@ class Partition:
         self.segmenter.observed_from = max(self.segmenter.observed_from, self._observed[topic])
 
     def _publish(self, change: Change) -> None:
-        told = self._told.setdefault(change.customer, _Told())
+        told = self._told.setdefault(change.customer, Told())
         data = messages.change_data(change)
         told.outbox.append(Sent(change.version, change.at, data))
         told.size += len(data)
@@ -515,8 +569,8 @@ class Partition:
 
     def _foresee(self, customer: str, profile: Profile, ahead: Mapping[int, Forecast]) -> None:
         del profile
-        self._told.setdefault(customer, _Told()).ahead = ahead
-        self._stale.pop(customer, None)
+        self._told.setdefault(customer, Told()).ahead = ahead
+        self._refreshed(customer)
 
     def _complete(self, group: Group) -> None:
         """Encodes the states that changed and what is told of them."""
@@ -529,12 +583,11 @@ class Partition:
             assert profile is not None
             self._tell_view(group, customer, profile, told[customer])
         collected = self.customers.collect({customer: one.outbox for customer, one in told.items()})
-        for key, data in collected:
-            if len(data) > MAX_STATE_BYTES:
-                self._metrics.large_states.inc()
-            group.states.append((key, data, []))
-        for customer, one in told.items():
-            group.changes += [self._change_item(customer.encode(), sent) for sent in one.outbox]
+        self._metrics.large_states.inc(sum(len(data) > MAX_STATE_BYTES for _, data in collected))
+        group.states = [(key, data, []) for key, data in collected]
+        group.changes = [
+            self._change_item(customer.encode(), sent) for customer, one in told.items() for sent in one.outbox
+        ]
         for labels, count in self._changed.items():
             self._metrics.changes.labels(*labels).inc(count)
         self._changed.clear()
@@ -544,23 +597,20 @@ class Partition:
         group.unforeseen = self._unforeseen()
         group.counts = self.customers.census.counts()
 
-    def _unforeseen(self) -> int | None:
-        mark = next(iter(self._stale.values()), None)
-        return None if mark is None else mark.offset
-
     def _shown(self, unforeseen: int | None) -> Shown:
         return Shown(self._published, self._published if unforeseen is None else unforeseen)
 
     def _change_item(self, key: bytes, sent: Sent) -> Item:
         return key, sent.data, messages.change_headers(key, sent.version, sent.at, self._names.source)
 
-    def _tell_view(self, group: Group, customer: str, profile: Profile, told: _Told) -> None:
+    def _tell_view(self, group: Group, customer: str, profile: Profile, told: Told) -> None:
         entry = self._entry(customer, profile, told)
         data = messages.current_data(customer, profile, self._definitions, entry.schemes)
+        assert isinstance(group.current, list)
         group.current.append((customer.encode(), data, [("content-type", b"application/json")]))
         group.entries.append(entry)
 
-    def _entry(self, customer: str, profile: Profile, told: _Told) -> Entry:
+    def _entry(self, customer: str, profile: Profile, told: Told) -> Entry:
         schemes = messages.assignment(self._definitions, profile, told.ahead)
         updated_at, writer = format_instant(profile.at), Writer(self.number, self.customers.epoch)
         return Entry(customer, profile.version, updated_at, schemes, told.moves, told.caused, writer)
@@ -615,7 +665,7 @@ class Partition:
         await self._view.room()
         return True
 
-    async def _append(self, items: list[Item]) -> None:
+    async def _append(self, items: list[Item] | Records) -> None:
         """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""
         self._append_due = self._shell.monotonic() + CHECKPOINT_ANYWAY
         last = await self._send(self._changelog, items)
@@ -640,7 +690,7 @@ class Partition:
             f"{self.customers.epoch}): restart this one"
         )
 
-    async def _send(self, topic: str, items: list[Item], partition: int | None = None) -> int:
+    async def _send(self, topic: str, items: list[Item] | Records, partition: int | None = None) -> int:
         """Appends, to our partition if none is named, and waits until the broker has all; returns the last offset."""
         if not items:
             return -1

@@ -24,7 +24,7 @@ from redis.asyncio import RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import NoScriptError
 
-from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, Parcel
+from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, PackedEntry, Parcel, unpacked
 from streamseg.worker.redis_server import marked
 
 TOPOLOGY_SECONDS = 10.0
@@ -162,10 +162,10 @@ class Cluster:
         for script in (_SHOW, _COUNT, _MOVE):
             await self._redis.script_load(script.text)
 
-    async def show(self, entries: Sequence[Entry]) -> tuple[int, int] | None:
+    async def show(self, entries: Sequence[Entry | PackedEntry]) -> tuple[int, int] | None:
         """See Store."""
         slots: defaultdict[int, tuple[list[str], list[Any]]] = defaultdict(lambda: ([], []))
-        for entry in entries:
+        for entry in map(unpacked, entries):
             key = f"{self._prefix}customer:{entry.customer}"
             keys, packed = slots[key_slot(key.encode())]
             keys.append(key)
@@ -189,7 +189,7 @@ class Cluster:
         ends: dict[int, int] = {}
         for parcel in parcels:
             ends[parcel.partition] = parcel.shown.assignments
-            for move in (move for entry in parcel.entries for move in entry.moves if move.origin):
+            for move in (move for entry in map(unpacked, parcel.entries) for move in entry.moves if move.origin):
                 offset = parcel.shown.assignments - 1 if move.offset is None else move.offset
                 moves[move.day, parcel.partition] += [offset, move.pair]
         for (day, partition), some in moves.items():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from streamseg.core.units import Instant, day_of
+import msgspec
+
+from streamseg.core.units import Instant, day_of, parse_instant
 
 MOVES_KEPT_SECONDS = 400 * 86_400
 
@@ -74,13 +76,45 @@ class Entry(NamedTuple):
         return given, gone
 
 
+class PackedEntry(NamedTuple):
+    """The same as the compiled core makes it: packed for the script of a single server (redis_server.py)."""
+
+    data: bytes
+    caused: Instant | None
+
+
+def unpacked(entry: Entry | PackedEntry) -> Entry:
+    """An entry for another kind of Redis."""
+    if isinstance(entry, Entry):
+        return entry
+    customer, version, fields, _, segments, moves, *writer = msgspec.msgpack.decode(entry.data)
+    texts = dict(zip(fields[::2], fields[1::2], strict=True))
+    schemes = {
+        scheme: {
+            "segment": segment,
+            "since": texts[f"{scheme}.since"],
+            "next_change_at": texts.get(f"{scheme}.next_change_at"),
+            "next_segment": texts.get(f"{scheme}.next_segment"),
+        }
+        for scheme, segment in zip(segments[::2], segments[1::2], strict=True)
+    }
+    told = [_move(*move) for move in moves]
+    return Entry(customer, version, texts["updated_at"], schemes, told, entry.caused, Writer(*writer))
+
+
+def _move(version: int, day: str, pair: str) -> Move:
+    scheme, _, date = day.rpartition(":")
+    origin, _, target = pair.partition(">")
+    return Move(version, scheme, origin, target, parse_instant(f"{date}T00:00:00Z"))
+
+
 class Parcel(NamedTuple):
     """What one group of a partition has for Redis; parcels of a partition stand in the order of the changelog."""
 
     partition: int
     shown: Shown
     """How far Redis is after it."""
-    entries: list[Entry]
+    entries: list[Entry | PackedEntry]
     whole: str
     """The identity of the Redis that then knows all customers of the partition; empty if none does."""
     counts: Counts
@@ -93,7 +127,7 @@ class Store(Protocol):
     async def identify(self) -> str | None:
         """Which Redis it is, and which of its lives; None while somebody deletes the view."""
 
-    async def show(self, entries: Sequence[Entry]) -> tuple[int, int] | None:
+    async def show(self, entries: Sequence[Entry | PackedEntry]) -> tuple[int, int] | None:
         """Shows assignments; returns how many were written, and for how many a newer one was there.
 
         None: it is not the Redis that was identified; nothing, or not all, was written.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from redis.asyncio import Redis, RedisCluster
 
-from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, Parcel
+from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, PackedEntry, Parcel
 
 REBUILDING = b"rebuilding"
 """The mark while somebody deletes the view; it goes by itself if that somebody dies."""
@@ -73,7 +73,9 @@ class Identity(NamedTuple):
         return f"{self.mark.decode()}@{self.run}"
 
 
-def _packed(entry: Entry) -> list[Any]:
+def _packed(entry: Entry | PackedEntry) -> Any:
+    if isinstance(entry, PackedEntry):
+        return msgspec.Raw(entry.data)
     fields, gone = entry.fields()
     segments = [text for scheme, shown in entry.schemes.items() for text in (scheme, shown["segment"])]
     moves = [[move.version, move.day, move.pair] for move in entry.moves if move.origin]
@@ -96,7 +98,7 @@ class Server:
         run = str((await self._redis.info("server"))["run_id"])
         return None if self._mark == REBUILDING else str(Identity(self._mark, run))
 
-    async def show(self, entries: Sequence[Entry]) -> tuple[int, int] | None:
+    async def show(self, entries: Sequence[Entry | PackedEntry]) -> tuple[int, int] | None:
         """See Store."""
         packed = self._encode([_packed(entry) for entry in entries])
         written, outdated = await self._script(args=[packed, self._prefix, MOVES_KEPT_SECONDS, self._mark])

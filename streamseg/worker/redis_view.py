@@ -30,7 +30,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.redis_cluster import Cluster
-from streamseg.worker.redis_entry import Counts, Entry, Parcel, Shown, Store
+from streamseg.worker.redis_entry import Counts, Entry, PackedEntry, Parcel, Shown, Store
 from streamseg.worker.redis_server import Server
 from streamseg.worker.settings import Names
 
@@ -103,7 +103,9 @@ class RedisView:
         """How far Redis is."""
         return self._written.get(partition, Shown(0, 0))
 
-    def put(self, partition: int, shown: Shown, entries: list[Entry], counts: Counts, whole: str = "") -> None:
+    def put(
+        self, partition: int, shown: Shown, entries: list[Entry | PackedEntry], counts: Counts, whole: str = ""
+    ) -> None:
         """Queues entries, after which Redis is so far, and the partition's customers are so many.
 
         `whole` is the identity of the Redis that then knows all customers of the partition.
@@ -189,7 +191,7 @@ class RedisView:
             if parcel.whole and parcel.whole == self.identity:
                 self._whole[parcel.partition] = parcel.whole
 
-    async def _write(self, entries: list[Entry]) -> None:
+    async def _write(self, entries: list[Entry | PackedEntry]) -> None:
         written, outdated = await self._insist(lambda store: store.show(entries), len(entries))
         self._metrics.redis_writes.labels("written").inc(written)
         self._metrics.redis_writes.labels("outdated").inc(outdated)

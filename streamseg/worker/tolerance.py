@@ -55,10 +55,15 @@ class Tally:
                 self._slices.extend(dict(each) for each in known.slices)
         self._rejected = sum(sum(each.values()) for each in self._slices)
 
-    def accept(self) -> None:
-        """Counts an event that was not rejected."""
+    def accept(self, events: int = 1) -> None:
+        """Counts events in a row that were not rejected."""
+        if not events:
+            return
         self._run = 0
-        self._move()
+        while events:
+            step = max(1, min(events, SLICE - self._events))
+            self._move(step)
+            events -= step
 
     def reject(self, reason: str) -> bool:
         """Counts a rejected event; False, and it is not counted, if that would be one too many."""
@@ -72,8 +77,8 @@ class Tally:
         self._move()
         return True
 
-    def _move(self) -> None:
-        self._events += 1
+    def _move(self, events: int = 1) -> None:
+        self._events += events
         if self._events >= SLICE:
             self._events = 0
             if len(self._slices) == SLICES:
