@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
-_Decoded: TypeAlias = tuple[str, str, int, str | None, bytes, bytes | None, int | None, bytes | None]
+_Decoded: TypeAlias = tuple[str, str, int, str | None, bytes, bytes | None, int | None, bytes | None, bytes | None]
 _Deadline: TypeAlias = tuple[int, bytes]
 _Gains: TypeAlias = list[tuple[bytes, int, int]]
 _Told: TypeAlias = tuple[
@@ -42,9 +42,7 @@ class Engine:
     ) -> tuple[
         int, Literal["events", "python", "brimming", "deadline"], _Deadline | None, list[tuple[str, str, int]]
     ]: ...
-    def advance(
-        self, now: int, limit: int | None
-    ) -> tuple[Literal["done", "left", "deadline"], _Deadline | None]: ...
+    def advance(self, now: int, limit: int | None) -> tuple[Literal["done", "left", "deadline"], _Deadline | None]: ...
     def queue(self, customer: bytes, wake: int) -> None: ...
     def came(self, due: int, customer: bytes) -> None: ...
     def release(self, customer: bytes) -> tuple[bytes, bool, tuple[int, bytes] | None, _Told | None] | None: ...

@@ -20,7 +20,8 @@ use crate::message::{change_data, current_data, entry, rounded, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
 use crate::profile::{
-    advance_and_drop, apply, decode as decode_state, encode, is_duplicate, prepare, summary, Prepared, Profile,
+    advance_and_drop, apply, decode as decode_state, encode, is_duplicate, prepare, summary, Positions, Prepared,
+    Profile,
 };
 use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
@@ -51,6 +52,8 @@ struct Published {
 
 struct Slot {
     key: Key,
+    /// The same for Python, if it was asked for the state.
+    name: Option<Py<PyBytes>>,
     profile: Profile,
     dirty: bool,
     /// Taken over by Python, or never more than an attempt.
@@ -158,6 +161,7 @@ pub struct Engine {
     late: Vec<i64>,
     brimming: bool,
     told_just_now: bool,
+    positions: Positions,
     prepared: Prepared,
     ahead: Ahead,
     moves: Vec<Move>,
@@ -166,9 +170,8 @@ pub struct Engine {
 impl Engine {
     // Customers
 
-    fn state<'py>(&self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyAny>>> {
+    fn state<'py>(&self, py: Python<'py>, key: &Bound<'py, PyBytes>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let states = self.states.bind(py);
-        let key = PyBytes::new(py, customer);
         if let Ok(dict) = states.cast::<PyDict>() {
             return dict.get_item(key);
         }
@@ -183,22 +186,25 @@ impl Engine {
         if !self.owned.is_empty() && self.owned.contains(customer) {
             return Ok(Found::Elsewhere);
         }
-        let Some(state) = self.state(py, customer)? else { return Ok(Found::Unknown) };
+        let name = PyBytes::new(py, customer);
+        let Some(state) = self.state(py, &name)? else { return Ok(Found::Unknown) };
         let data = state.cast::<PyBytes>()?.as_bytes();
         let mut profile = self.pool.pop().unwrap_or_default();
-        if decode_state(&self.plan, data, &mut profile).is_err() {
+        if decode_state(&self.plan, data, &mut profile, &mut self.positions).is_err() {
             self.pool.push(profile);
             return Ok(Found::Elsewhere);
         }
         let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
-        Ok(Found::Here(self.place(customer, profile, counted)))
+        let place = self.place(customer, profile, counted);
+        self.slots[place].name = Some(name.unbind());
+        Ok(Found::Here(place))
     }
 
     fn place(&mut self, customer: &[u8], profile: Profile, counted: Option<(i64, Vec<u8>)>) -> usize {
         let key: Key = customer.into();
         let place = self.slots.len();
         self.index.insert(key.clone(), place);
-        self.slots.push(Slot { key, profile, dirty: false, void: false, counted, told: None });
+        self.slots.push(Slot { key, name: None, profile, dirty: false, void: false, counted, told: None });
         place
     }
 
@@ -265,7 +271,7 @@ impl Engine {
             if !self.owned.is_empty() && self.owned.contains(key) {
                 return Ok(None);
             }
-            let Some(state) = self.state(py, key)? else { return Ok(Some(false)) };
+            let Some(state) = self.state(py, &PyBytes::new(py, key))? else { return Ok(Some(false)) };
             let wake = summary(state.cast::<PyBytes>()?.as_bytes()).map_or(0, |(wake, _, _)| wake);
             if due < wake {
                 self.came(due, key);
@@ -470,7 +476,7 @@ impl Engine {
                     self.stale.note(&slot.key, given.since, given.offset);
                 }
                 if result != "duplicate" {
-                    slot.profile.applied(given.topic, offset);
+                    slot.profile.applied(given.topic, offset, &mut self.positions);
                 }
                 counts.add(class, result);
             }
@@ -616,6 +622,7 @@ impl Engine {
             late: vec![],
             brimming: false,
             told_just_now: false,
+            positions: Positions::default(),
             prepared: Prepared::new(),
             ahead: Ahead::default(),
             moves: vec![],
@@ -857,7 +864,8 @@ impl Engine {
                 }
             };
             larger += usize::from(size > large);
-            kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?;
+            let name = slot.name.as_ref().map_or_else(|| PyBytes::new(py, &slot.key), |name| name.bind(py).clone());
+            kept.set_item(name, PyBytes::new(py, &data))?;
             let Some((_, worth, segments)) = summary(&data) else { continue };
             match &slot.counted {
                 Some((known, before)) if *known == worth && before == segments => continue,
@@ -885,8 +893,8 @@ impl Engine {
                 left.append(&customer)?;
                 continue;
             }
-            let Some(state) = self.state(py, key)? else { continue };
-            let sure = decode_state(&plan, state.cast::<PyBytes>()?.as_bytes(), &mut profile)
+            let Some(state) = self.state(py, &customer)? else { continue };
+            let sure = decode_state(&plan, state.cast::<PyBytes>()?.as_bytes(), &mut profile, &mut self.positions)
                 .and_then(|()| forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found));
             match sure {
                 Err(Unsure) => left.append(&customer)?,

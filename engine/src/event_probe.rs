@@ -14,9 +14,10 @@ type Decoded<'py> = (
     Option<Bound<'py, PyBytes>>,
     Option<i64>,
     Option<Bound<'py, PyBytes>>,
+    Option<Bound<'py, PyBytes>>,
 );
 
-/// Type, customer, time, id, fingerprint, order, amount, props; None for what Python has to decide.
+/// Type, customer, time, id, fingerprint, order, amount, props, attributes; None for what Python has to decide.
 #[pyfunction]
 #[pyo3(signature = (data, currency, digits, latest=None))]
 fn decode_event<'py>(
@@ -36,6 +37,7 @@ fn decode_event<'py>(
         event.order.map(|order| PyBytes::new(py, &order)),
         event.amount,
         event.props.map(|props| PyBytes::new(py, props)),
+        event.attributes.map(|attributes| PyBytes::new(py, attributes)),
     ))
 }
 

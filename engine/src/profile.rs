@@ -1,5 +1,7 @@
 //! All that is kept of one customer, and how an event changes it: streamseg/core/profile.py, tile.py and ledger.py.
 
+use std::sync::Arc;
+
 use crate::event::{self, Event};
 use crate::plan::{Plan, Series, Tap, TapSeries, What, Window};
 use crate::time::NEVER;
@@ -71,7 +73,26 @@ pub struct Profile {
     pub wake: i64,
     pub worth: i64,
     /// The offset of the last event applied, by where events come from.
-    pub offsets: Vec<(Box<str>, i64)>,
+    pub offsets: Vec<(Arc<str>, i64)>,
+}
+
+/// Names of where events come from: there are few, and every customer has some.
+#[derive(Default)]
+pub struct Positions(Vec<Arc<str>>);
+
+impl Positions {
+    const MOST: usize = 1_024;
+
+    pub fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| &***known == name) {
+            return known.clone();
+        }
+        let new: Arc<str> = name.into();
+        if self.0.len() < Self::MOST {
+            self.0.push(new.clone());
+        }
+        new
+    }
 }
 
 impl Profile {
@@ -109,10 +130,10 @@ impl Profile {
         self.offsets.iter().find(|(name, _)| &**name == position).map_or(-1, |(_, offset)| *offset)
     }
 
-    pub fn applied(&mut self, position: &str, offset: i64) {
+    pub fn applied(&mut self, position: &str, offset: i64, positions: &mut Positions) {
         match self.offsets.iter_mut().find(|(name, _)| &**name == position) {
             Some((_, known)) => *known = offset,
-            None => self.offsets.push((position.into(), offset)),
+            None => self.offsets.push((positions.name(position), offset)),
         }
     }
 }
@@ -640,7 +661,7 @@ pub fn summary(data: &[u8]) -> Option<(i64, i64, &[u8])> {
 }
 
 /// Reads a state without an outbox into a profile.
-pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile) -> Result<(), Unsure> {
+pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile, positions: &mut Positions) -> Result<(), Unsure> {
     let (wake, worth, segments) = summary(data).ok_or(Unsure)?;
     let body = HEADER + segments.len() + 4;
     if data.len() <= body || data[36] != FORMAT || data[body - 4..body] != [0; 4] || segments.len() != plan.schemes.len() {
@@ -655,7 +676,7 @@ pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile) -> Result<(), Uns
         profile.moving.segments[place] = if segment == NO_SEGMENT { UNSET } else { segment as i32 };
     }
     let mut reader = Reader::new(&data[body..]);
-    read_body(plan, &mut reader, profile)?;
+    read_body(plan, &mut reader, profile, positions)?;
     if reader.is_empty() {
         Ok(())
     } else {
@@ -663,14 +684,19 @@ pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile) -> Result<(), Uns
     }
 }
 
-fn read_body(plan: &Plan, reader: &mut Reader, profile: &mut Profile) -> Result<(), Unsure> {
+fn read_body(
+    plan: &Plan,
+    reader: &mut Reader,
+    profile: &mut Profile,
+    positions: &mut Positions,
+) -> Result<(), Unsure> {
     reader.array_of(15)?;
     if reader.bytes()? != plan.layout_mark.as_bytes() {
         return Err(Unsure);
     }
     for _ in 0..reader.map()? {
         let name = reader.text()?;
-        profile.offsets.push((name.into(), reader.int()?));
+        profile.offsets.push((positions.name(name), reader.int()?));
     }
     let (kept, moving) = (&mut profile.kept, &mut profile.moving);
     reader.array_of(plan.schemes.len())?;

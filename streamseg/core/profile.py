@@ -15,7 +15,7 @@ from streamseg.core.value import number
 
 REMEMBERED = 256
 """How many ids of accepted events are remembered; each takes eight bytes."""
-_RING = REMEMBERED * 8
+RING_BYTES = REMEMBERED * 8
 UNSET = -1
 """No segment yet."""
 MAX_TEXT = 4_000
@@ -102,7 +102,7 @@ def apply(layout: Layout, profile: Profile, event: Event, now: Instant, refund_w
     The profile must have been moved to `now`, and the event must be no duplicate.
     """
     recent = profile.recent + event.fingerprint
-    profile.recent = recent if len(recent) <= _RING else recent[-_RING:]
+    profile.recent = recent if len(recent) <= RING_BYTES else recent[-RING_BYTES:]
     unmatched = False
     if event.order:
         ledger.forget(profile.orders, profile.waiting, now, refund_window)

@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from streamseg.core import ledger
+from streamseg.core import ledger, profile
 from streamseg.core.definitions import Code, Definitions, SchemeCode
 from streamseg.core.expression import ALL
 from streamseg.core.layout import COUNT, NUMBERS, SUM, Layout, Tap
-from streamseg.core.profile import MAX_TEXT, REMEMBERED
+from streamseg.core.profile import MAX_TEXT
 from streamseg.core.tile import KEPT_BEFORE_WINDOW
 from streamseg.core.value import Kind
 
@@ -216,7 +216,7 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
         "max_orders": ledger.MAX_ORDERS,
         "max_waiting_orders": ledger.MAX_WAITING,
         "max_waiting": ledger.MAX_WAITING,
-        "remembered_bytes": REMEMBERED * 8,
+        "remembered_bytes": profile.RING_BYTES,
         "kept_before_window": KEPT_BEFORE_WINDOW,
         "max_text": MAX_TEXT,
         **_layout(layout, translator),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import __future__
 
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from unittest import mock
 
 from streamseg.worker.app import ShellApp
 from streamseg.worker.batches import BatchConsumer
+from streamseg.worker.engine import VARIABLE
 from streamseg.worker.lease import Lease
 from streamseg.worker.loading import Loaded
 from streamseg.worker.partition import Partition
@@ -49,6 +51,7 @@ class Broken:
     def applied(self) -> Iterator[None]:
         """Have the product like that for a while."""
         with ExitStack() as patches:
+            patches.enter_context(mock.patch.dict(os.environ, {VARIABLE: "python"}))  # what is edited is Python
             for method in {edit.method for edit in self.edits}:
                 patches.enter_context(mock.patch.object(_owner(method), method.__name__, self._edited(method)))
             yield
@@ -200,7 +203,7 @@ MUTATIONS = (
     _broken(
         "not-published-again",
         "changes in outboxes are not published at a take-over",
-        (Partition._publish_again, "group.changes.append(self._change_item(key, sent))", "pass"),
+        (Partition._publish_again, "again.append(self._change_item(key, sent))", "pass"),
     ),
     _broken(
         "assignments-not-told-again",

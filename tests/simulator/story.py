@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import random
 import sys
 import warnings
@@ -35,6 +36,7 @@ from streamseg.worker import (
     redis_view,
     store,
 )
+from streamseg.worker.engine import VARIABLE
 from streamseg.worker.log import Item
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.placement import partition_of
@@ -405,7 +407,9 @@ def simulated(world: World) -> Iterator[None]:
 
     clock = SimpleNamespace(monotonic=now, perf_counter=now, time=now)
     chance = SimpleNamespace(token_hex=lambda size: f"{world.dice.randrange(1 << 8 * size):x}")
+    engine = os.environ.get(VARIABLE, ("auto", "python")[world.seed % 2])  # every other story without the compiled core
     with ExitStack() as patches:
+        patches.enter_context(mock.patch.dict(os.environ, {VARIABLE: engine}))
         for module in (batches, keeper, log, partition, reading, redis_view, store):
             patches.enter_context(mock.patch.object(module, "time", clock))
         patches.enter_context(mock.patch.object(redis_server, "secrets", chance))
@@ -413,7 +417,7 @@ def simulated(world: World) -> Iterator[None]:
         patches.enter_context(mock.patch.object(store, "fetched", SimulatedConsumer.fetched))
         patches.enter_context(mock.patch.object(store, "LOOK_AHEAD", world.dice.choice([8, 30, 10_000])))
         patches.enter_context(mock.patch.object(memory, "give_back"))
-        patches.enter_context(mock.patch.object(profile, "_RING", world.dice.choice(REMEMBERED_BYTES)))
+        patches.enter_context(mock.patch.object(profile, "RING_BYTES", world.dice.choice(REMEMBERED_BYTES)))
         patches.enter_context(mock.patch.object(keeper, "Metrics", return_value=METRICS))
         patches.enter_context(mock.patch.object(METRICS, "observe"))
         for module in (app, failure):
