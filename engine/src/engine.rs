@@ -40,6 +40,12 @@ const CHANGE_TYPE: &[u8] = b"streamseg.segment.changed.v1";
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Deadline(i64, Key);
 
+/// When time may change a customer, and the earliest deadline of it that is on the heap.
+struct Waking {
+    wake: i64,
+    queued: i64,
+}
+
 /// What was published of one customer in this group.
 #[derive(Default)]
 struct Published {
@@ -149,7 +155,7 @@ pub struct Engine {
     #[pyo3(get, set)]
     epoch: u32,
     heap: BinaryHeap<Reverse<Deadline>>,
-    queued: HashMap<Key, i64>,
+    waking: HashMap<Key, Waking>,
     slots: Vec<Slot>,
     index: HashMap<Key, usize>,
     dirty: Vec<usize>,
@@ -229,23 +235,44 @@ impl Engine {
 
     fn queue(&mut self, key: &Key, wake: i64) {
         if wake == NEVER {
+            match self.waking.get_mut(key) {
+                Some(known) if known.queued != NEVER => known.wake = NEVER,
+                Some(_) => drop(self.waking.remove(key)),
+                None => {}
+            }
             return;
         }
-        match self.queued.get_mut(key) {
-            Some(known) if *known <= wake => return,
-            Some(known) => *known = wake,
+        match self.waking.get_mut(key) {
+            Some(known) => {
+                known.wake = wake;
+                if known.queued <= wake {
+                    return;
+                }
+                known.queued = wake;
+            }
             None => {
-                self.queued.insert(key.clone(), wake);
+                self.waking.insert(key.clone(), Waking { wake, queued: wake });
             }
         }
         self.heap.push(Reverse(Deadline(wake, key.clone())));
     }
 
-    /// A deadline has come off the heap.
-    fn came(&mut self, due: i64, key: &Key) {
-        if self.queued.get(key).is_some_and(|&known| known <= due) {
-            self.queued.remove(key);
+    /// A deadline has come off the heap; true if it was put off meanwhile, and is queued again.
+    fn came(&mut self, due: i64, key: &Key) -> bool {
+        let Some(known) = self.waking.get_mut(key) else { return false };
+        let put_off = due < known.wake;
+        if known.queued <= due {
+            if known.wake == NEVER {
+                self.waking.remove(key);
+            } else if put_off {
+                known.queued = known.wake;
+                let wake = known.wake;
+                self.heap.push(Reverse(Deadline(wake, key.clone())));
+            } else {
+                known.queued = NEVER;
+            }
         }
+        put_off
     }
 
     fn pass(&mut self, py: Python, now: i64, limit: usize) -> PyResult<Passed> {
@@ -267,25 +294,14 @@ impl Engine {
 
     /// Whether a deadline came to something; None if that is for Python to find out.
     fn fire(&mut self, py: Python, due: i64, key: &Key) -> PyResult<Option<bool>> {
-        if !self.index.contains_key(key) {
-            if !self.owned.is_empty() && self.owned.contains(key) {
-                return Ok(None);
-            }
-            let Some(state) = self.state(py, &PyBytes::new(py, key))? else { return Ok(Some(false)) };
-            let wake = summary(state.cast::<PyBytes>()?.as_bytes()).map_or(0, |(wake, _, _)| wake);
-            if due < wake {
-                self.came(due, key);
-                self.queue(key, wake);
-                return Ok(Some(false));
-            }
-        }
-        let Found::Here(place) = self.find(py, key)? else { return Ok(None) };
-        let wake = self.slots[place].profile.wake;
-        self.came(due, key);
-        if due < wake {
-            self.queue(key, wake);
+        if self.came(due, key) {
             return Ok(Some(false));
         }
+        let place = match self.find(py, key)? {
+            Found::Here(place) => place,
+            Found::Unknown => return Ok(Some(false)),
+            Found::Elsewhere => return Ok(None),
+        };
         let before = self.plan.may_fail.then(|| self.slots[place].profile.clone());
         let plan = self.plan.clone();
         self.clock = self.clock.max(due);
@@ -610,7 +626,7 @@ impl Engine {
             observed_from: COMPLETE,
             epoch: 0,
             heap: BinaryHeap::new(),
-            queued: HashMap::new(),
+            waking: HashMap::new(),
             slots: vec![],
             index: HashMap::new(),
             dirty: vec![],
@@ -652,7 +668,7 @@ impl Engine {
             count += 1;
             if wake != NEVER {
                 let key: Key = key.as_bytes().into();
-                self.queued.insert(key.clone(), wake);
+                self.waking.insert(key.clone(), Waking { wake, queued: wake });
                 deadlines.push(Reverse(Deadline(wake, key)));
             }
             if count % 100_000 == 0 {
@@ -667,7 +683,7 @@ impl Engine {
     /// Gives up all customers.
     fn drop_all(&mut self) {
         self.heap = BinaryHeap::new();
-        self.queued = HashMap::new();
+        self.waking = HashMap::new();
         self.slots = vec![];
         self.index = HashMap::new();
         self.pool = vec![];
@@ -738,13 +754,6 @@ impl Engine {
     fn py_queue(&mut self, customer: &[u8], wake: i64) {
         let key: Key = customer.into();
         self.queue(&key, wake);
-    }
-
-    /// Notes that a deadline came off the heap.
-    #[pyo3(name = "came")]
-    fn py_came(&mut self, due: i64, customer: &[u8]) {
-        let key: Key = customer.into();
-        self.came(due, &key);
     }
 
     /// Leaves a customer to Python until the group is complete. If it was touched here, returns its state record

@@ -235,28 +235,10 @@ pub fn evaluate<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<Val<'a>
         Node::Add(left, right) | Node::Subtract(left, right) | Node::Multiply(left, right) | Node::Divide(left, right) => {
             arithmetic(node, evaluate(left, leaves)?, evaluate(right, leaves)?)?
         }
-        Node::And(nodes) => {
-            for each in nodes {
-                if !condition(each, leaves)? {
-                    return Ok(Val::Bool(false));
-                }
-            }
-            Val::Bool(true)
+        Node::And(_) | Node::Or(_) | Node::Not(_) | Node::IsNull(_) | Node::Compare(..) => {
+            Val::Bool(condition(node, leaves)?)
         }
-        Node::Or(nodes) => {
-            for each in nodes {
-                if condition(each, leaves)? {
-                    return Ok(Val::Bool(true));
-                }
-            }
-            Val::Bool(false)
-        }
-        Node::Not(inner) => Val::Bool(!condition(inner, leaves)?),
-        Node::IsNull(inner) => Val::Bool(evaluate(inner, leaves)? == Val::Null),
         Node::IsTrue(inner) => Val::Bool(evaluate(inner, leaves)? == Val::Bool(true)),
-        Node::Compare(sign, left, right) => {
-            Val::Bool(compare(*sign, evaluate(left, leaves)?, evaluate(right, leaves)?)?)
-        }
         Node::Same(left, right) => Val::Bool(same(evaluate(left, leaves)?, evaluate(right, leaves)?)?),
         Node::Differs(left, right) => {
             let (left, right) = (evaluate(left, leaves)?, evaluate(right, leaves)?);
@@ -268,6 +250,9 @@ pub fn evaluate<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<Val<'a>
         Node::If(test, yes, no) => evaluate(if condition(test, leaves)? { yes } else { no }, leaves)?,
         Node::Below(points, inner) => {
             let value = evaluate(inner, leaves)?;
+            if let (Val::Int(number), true) = (value, points.iter().all(|&(_, d)| d == 1)) {
+                return Ok(Val::Int(points.iter().take_while(|&&(point, _)| point < number).count() as i64));
+            }
             let mut count = 0;
             for &(n, d) in points {
                 let point = if d == 1 { Val::Int(n) } else { Val::Ratio(n, d) };
@@ -283,13 +268,52 @@ pub fn evaluate<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<Val<'a>
     })
 }
 
+/// A number that is at hand, of what is compared most.
+#[inline]
+fn at_hand<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Option<i64> {
+    match node {
+        Node::Int(number) => Some(*number),
+        Node::Local(_) | Node::Total(_) | Node::Since(_) => match leaves.leaf(node) {
+            Ok(Val::Int(number)) => Some(number),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 #[inline]
 pub fn condition<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<bool, Unsure> {
-    truth(evaluate(node, leaves)?)
+    match node {
+        Node::Compare(sign, left, right) => {
+            if let (Some(left), Some(right)) = (at_hand(left, leaves), at_hand(right, leaves)) {
+                return Ok(holds(*sign, left.cmp(&right)));
+            }
+            compare(*sign, evaluate(left, leaves)?, evaluate(right, leaves)?)
+        }
+        Node::And(nodes) => {
+            for each in nodes {
+                if !condition(each, leaves)? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        }
+        Node::Or(nodes) => {
+            for each in nodes {
+                if condition(each, leaves)? {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
+        Node::Not(inner) => Ok(!condition(inner, leaves)?),
+        Node::IsNull(inner) => Ok(evaluate(inner, leaves)? == Val::Null),
+        _ => truth(evaluate(node, leaves)?),
+    }
 }
 
 /// Most locals that definitions may have here.
-pub const MAX_LOCALS: usize = 64;
+pub const MAX_LOCALS: usize = 40;
 
 /// Evaluates these locals, in order; those before may be used by those after.
 #[inline]
@@ -303,6 +327,9 @@ pub fn fill<'a>(scope: &Scope<'a>, needs: &[usize], locals: &mut [Val<'a>; MAX_L
 
 /// One expression with its locals.
 pub fn alone<'a>(scope: &Scope<'a>, needs: &[usize], node: &'a Node) -> Result<Val<'a>, Unsure> {
+    if needs.is_empty() {
+        return evaluate(node, &Customer { scope, locals: &[] });
+    }
     let mut locals = [Val::Null; MAX_LOCALS];
     fill(scope, needs, &mut locals)?;
     evaluate(node, &Customer { scope, locals: &locals[..] })

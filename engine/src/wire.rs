@@ -156,24 +156,35 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn unsigned(&mut self, size: usize) -> Result<u64, Unsure> {
-        Ok(self.take(size)?.iter().fold(0, |sum, &byte| sum << 8 | byte as u64))
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], Unsure> {
+        let (chunk, rest) = self.data.split_first_chunk::<N>().ok_or(Unsure)?;
+        self.data = rest;
+        Ok(*chunk)
     }
 
     #[inline]
     fn int_of(&mut self, code: u8) -> Result<i64, Unsure> {
         Ok(match code {
             0..=0x7f => code as i64,
+            0xcd => u16::from_be_bytes(self.chunk()?) as i64,
+            0xce => u32::from_be_bytes(self.chunk()?) as i64,
+            0xcf => i64::try_from(u64::from_be_bytes(self.chunk()?)).map_err(|_| Unsure)?,
+            0xcc => self.byte()? as i64,
             0xe0..=0xff => code as i8 as i64,
-            0xcc => self.unsigned(1)? as i64,
-            0xcd => self.unsigned(2)? as i64,
-            0xce => self.unsigned(4)? as i64,
-            0xcf => i64::try_from(self.unsigned(8)?).map_err(|_| Unsure)?,
-            0xd0 => self.unsigned(1)? as u8 as i8 as i64,
-            0xd1 => self.unsigned(2)? as u16 as i16 as i64,
-            0xd2 => self.unsigned(4)? as u32 as i32 as i64,
-            0xd3 => self.unsigned(8)? as i64,
+            0xd0 => self.byte()? as i8 as i64,
+            0xd1 => i16::from_be_bytes(self.chunk()?) as i64,
+            0xd2 => i32::from_be_bytes(self.chunk()?) as i64,
+            0xd3 => i64::from_be_bytes(self.chunk()?),
             _ => return Err(Unsure),
+        })
+    }
+
+    #[inline]
+    fn size(&mut self, bytes: usize) -> Result<usize, Unsure> {
+        Ok(match bytes {
+            1 => self.byte()? as usize,
+            2 => u16::from_be_bytes(self.chunk()?) as usize,
+            _ => u32::from_be_bytes(self.chunk()?) as usize,
         })
     }
 
@@ -208,10 +219,10 @@ impl<'a> Reader<'a> {
             return Ok((code & mask) as usize);
         }
         if code == codes[0] {
-            return Ok(self.unsigned(2)? as usize);
+            return self.size(2);
         }
         if code == codes[1] {
-            return Ok(self.unsigned(4)? as usize);
+            return self.size(4);
         }
         Err(Unsure)
     }
@@ -246,13 +257,13 @@ impl<'a> Reader<'a> {
             0xc6 => 4,
             _ => return Err(Unsure),
         };
-        let length = self.unsigned(size)? as usize;
+        let length = self.size(size)?;
         self.take(length)
     }
 
     fn text_of(&mut self, code: u8) -> Result<&'a str, Unsure> {
         let length = if code == 0xd9 {
-            self.unsigned(1)? as usize
+            self.size(1)?
         } else {
             self.length(code, 0xa0, 0x1f, [0xda, 0xdb])?
         };
@@ -271,7 +282,7 @@ impl<'a> Reader<'a> {
             0xc0 => Scalar::Null,
             0xc2 => Scalar::Bool(false),
             0xc3 => Scalar::Bool(true),
-            0xcb => Scalar::Real(f64::from_bits(self.unsigned(8)?)),
+            0xcb => Scalar::Real(f64::from_be_bytes(self.chunk()?)),
             0xa0..=0xbf | 0xd9..=0xdb => Scalar::Text(self.text_of(code)?.into()),
             _ => Scalar::Int(self.int_of(code)?),
         })

@@ -23,8 +23,7 @@ from streamseg.formats.state import MAX_STATE_BYTES, Sent, State
 from streamseg.worker.customers import Customers
 from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.partition import (
-    FOLD_EVENTS,
-    GROUP_DEADLINES,
+        GROUP_DEADLINES,
     OUTBOX_BYTES,
     REFRESHED,
     Batch,
@@ -43,6 +42,9 @@ from streamseg.worker.tolerance import Tally
 if TYPE_CHECKING:
     from streamseg_engine import Engine
 
+FOLD_EVENTS = 2_000
+GROUP_EVENTS = 16_000
+"""See partition.py: in as much time there is room for more."""
 BATCH_BYTES = 512 << 10
 """Size at which what is appended is cut into batches."""
 
@@ -183,13 +185,9 @@ class CompiledSegmenter(Segmenter):
 
     def fire(self, due: Instant, key: bytes) -> None:
         """Fires the deadline of a customer whom the core leaves to Python."""
-        engine, customer = self._customers.engine, key.decode()
-        engine.came(due, key)
+        customer = key.decode()
         profile = self._customers.get(customer)
-        if profile is None:
-            return
-        if due < profile.wake:  # it was put off meanwhile
-            engine.queue(key, profile.wake)
+        if profile is None or due < profile.wake:
             return
         self.clock = max(self.clock, due)
         advance(self.definitions.layout, profile, due)
@@ -204,6 +202,7 @@ class CompiledPartition(Partition):
 
     customers: CompiledCustomers
     segmenter: CompiledSegmenter
+    group_events = GROUP_EVENTS
     plan: bytes
     """What the core applies: see native_plan.py."""
 

@@ -23,7 +23,7 @@ from streamseg.core.value import Kind
 
 Node = str | dict[str, Any]
 """As serde reads an enum: the name of a variant, or its name with its content."""
-MOST_LOCALS = 64
+MOST_LOCALS = 40
 MOST_FILTERED = 63
 """Filtered selections that fit into the bits of an order's entry."""
 

@@ -147,6 +147,8 @@ class Told:
 class Partition:
     """Owns the customers of one partition from `open` to `close`."""
 
+    group_events = GROUP_EVENTS
+
     def __init__(
         self,
         number: int,
@@ -327,7 +329,7 @@ class Partition:
         while self._batches and not self._stopping:
             group, folded = Group(), 0
             self._brimming = False
-            while self._batches and folded < GROUP_EVENTS and not (self._brimming or self._closing):
+            while self._batches and folded < self.group_events and not (self._brimming or self._closing):
                 folded += self._fold(group, self._batches[0])
                 await asyncio.sleep(0)
             await self._hand_on(group)
