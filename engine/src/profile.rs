@@ -296,7 +296,7 @@ fn number(event: &Event, name: &str, amount: i64) -> Result<i64, Unsure> {
         return Ok(amount);
     }
     match property(event.props, name)? {
-        Val::Int(number) if number.abs() <= MAX_NUMBER => Ok(number),
+        Val::Int(number) if number.unsigned_abs() <= MAX_NUMBER as u64 => Ok(number),
         Val::Int(_) => Err(Unsure),
         _ => Ok(NONE),
     }
@@ -308,7 +308,7 @@ fn latest_value(plan: &Plan, event: &Event, name: &str, amount: i64) -> Result<S
     }
     Ok(match property(event.props, name)? {
         Val::Bool(truth) => Scalar::Bool(truth),
-        Val::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
+        Val::Int(number) if number.unsigned_abs() <= BOUND as u64 => Scalar::Int(number),
         Val::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
         Val::Null => Scalar::Null,
         _ => return Err(Unsure),
@@ -321,7 +321,7 @@ fn bounded(plan: &Plan, value: event::Value) -> Result<Scalar, Unsure> {
         Value::Null => Scalar::Null,
         Value::True => Scalar::Bool(true),
         Value::False => Scalar::Bool(false),
-        Value::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
+        Value::Int(number) if number.unsigned_abs() <= BOUND as u64 => Scalar::Int(number),
         Value::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
         _ => return Err(Unsure),
     })
