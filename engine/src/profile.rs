@@ -652,6 +652,9 @@ pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile) -> Result<(), Uns
     profile.worth = worth;
     profile.version = u32::from_be_bytes(be(data, 32));
     for (place, &segment) in segments.iter().enumerate() {
+        if segment != NO_SEGMENT && segment as usize >= plan.schemes[place].names.len() {
+            return Err(Unsure);
+        }
         profile.moving.segments[place] = if segment == NO_SEGMENT { UNSET } else { segment as i32 };
     }
     let mut reader = Reader::new(&data[body..]);
@@ -721,8 +724,13 @@ fn read_body(plan: &Plan, reader: &mut Reader, profile: &mut Profile) -> Result<
 
 fn check_positions(plan: &Plan, kept: &Kept, moving: &Moving) -> Result<(), Unsure> {
     for (series, rows) in plan.series.iter().zip(&kept.rows) {
-        if series.windows.iter().any(|&window| moving.positions[window] > rows.tiles.len()) {
-            return Err(Unsure);
+        // A tile leaves the shorter window first.
+        let mut most = rows.tiles.len();
+        for &window in &series.windows {
+            if moving.positions[window] > most {
+                return Err(Unsure);
+            }
+            most = moving.positions[window];
         }
     }
     Ok(())
