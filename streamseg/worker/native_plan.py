@@ -24,6 +24,8 @@ from streamseg.core.value import Kind
 Node = str | dict[str, Any]
 """As serde reads an enum: the name of a variant, or its name with its content."""
 MOST_LOCALS = 64
+LARGE = 1 << 50
+"""Hundreds of numbers below this, which is what an expression has room for, add up to one of 64 bits."""
 MOST_FILTERED = 63
 """Filtered selections that fit into the bits of an order's entry."""
 
@@ -106,6 +108,7 @@ class Translator:
         if isinstance(value, Fraction):
             return self._made("Ratio", *_fits(value.numerator), *_fits(value.denominator))
         if isinstance(value, int):
+            self.unsure |= abs(value) >= LARGE
             return self._made("Int", *_fits(value))
         raise UnsupportedError(f"a constant {value!r}")
 
