@@ -339,6 +339,12 @@ fn known(plan: &Plan, kept: &Kept, order: [u8; 8], now: i64) -> Option<usize> {
     (now < kept.orders[place].time + plan.refund_window).then_some(place)
 }
 
+/// Whether an order is still there after `forget`: of too many, the oldest is forgotten early.
+fn stays(plan: &Plan, kept: &Kept, place: usize, now: i64) -> bool {
+    let gone = kept.orders.iter().take_while(|order| now >= order.time + plan.refund_window).count();
+    place > gone || kept.orders.len() - gone <= plan.max_orders
+}
+
 /// Finds out all that may be unsure; changes nothing.
 pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut Prepared) -> Result<(), Unsure> {
     let amount = event.amount.unwrap_or(NONE);
@@ -347,7 +353,7 @@ pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut
     }
     prepared.amount = amount;
     if event.kind == "refund" && amount == NONE {
-        if let Some(place) = known(plan, kept, event.order.unwrap_or_default(), now) {
+        if let Some(place) = known(plan, kept, event.order.unwrap_or_default(), now).filter(|&place| stays(plan, kept, place, now)) {
             prepared.amount = kept.orders[place].left.max(0);
         }
     }
