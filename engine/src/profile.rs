@@ -317,7 +317,7 @@ fn number(event: &Event, name: &str, amount: i64) -> Result<i64, Unsure> {
         return Ok(amount);
     }
     match property(event.props, name)? {
-        Val::Int(number) if number.abs() <= MAX_NUMBER => Ok(number),
+        Val::Int(number) if number.unsigned_abs() <= MAX_NUMBER as u64 => Ok(number),
         Val::Int(_) => Err(Unsure),
         _ => Ok(NONE),
     }
@@ -329,7 +329,7 @@ fn latest_value(plan: &Plan, event: &Event, name: &str, amount: i64) -> Result<S
     }
     Ok(match property(event.props, name)? {
         Val::Bool(truth) => Scalar::Bool(truth),
-        Val::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
+        Val::Int(number) if number.unsigned_abs() <= BOUND as u64 => Scalar::Int(number),
         Val::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
         Val::Null => Scalar::Null,
         _ => return Err(Unsure),
@@ -342,7 +342,7 @@ fn bounded(plan: &Plan, value: event::Value) -> Result<Scalar, Unsure> {
         Value::Null => Scalar::Null,
         Value::True => Scalar::Bool(true),
         Value::False => Scalar::Bool(false),
-        Value::Int(number) if number.abs() <= BOUND => Scalar::Int(number),
+        Value::Int(number) if number.unsigned_abs() <= BOUND as u64 => Scalar::Int(number),
         Value::Text(text) if text.len() <= plan.max_text => Scalar::Text(text.into()),
         _ => return Err(Unsure),
     })
@@ -360,6 +360,12 @@ fn known(plan: &Plan, kept: &Kept, order: [u8; 8], now: i64) -> Option<usize> {
     (now < kept.orders[place].time + plan.refund_window).then_some(place)
 }
 
+/// Whether an order is still there after `forget`: of too many, the oldest is forgotten early.
+fn stays(plan: &Plan, kept: &Kept, place: usize, now: i64) -> bool {
+    let gone = kept.orders.iter().take_while(|order| now >= order.time + plan.refund_window).count();
+    place > gone || kept.orders.len() - gone <= plan.max_orders
+}
+
 /// Finds out all that may be unsure; changes nothing.
 pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut Prepared) -> Result<(), Unsure> {
     let amount = event.amount.unwrap_or(NONE);
@@ -368,7 +374,7 @@ pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut
     }
     prepared.amount = amount;
     if event.kind == "refund" && amount == NONE {
-        if let Some(place) = known(plan, kept, event.order.unwrap_or_default(), now) {
+        if let Some(place) = known(plan, kept, event.order.unwrap_or_default(), now).filter(|&place| stays(plan, kept, place, now)) {
             prepared.amount = kept.orders[place].left.max(0);
         }
     }
@@ -673,6 +679,9 @@ pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile, positions: &mut P
     profile.worth = worth;
     profile.version = u32::from_be_bytes(be(data, 32));
     for (place, &segment) in segments.iter().enumerate() {
+        if segment != NO_SEGMENT && segment as usize >= plan.schemes[place].names.len() {
+            return Err(Unsure);
+        }
         profile.moving.segments[place] = if segment == NO_SEGMENT { UNSET } else { segment as i32 };
     }
     let mut reader = Reader::new(&data[body..]);
@@ -747,8 +756,13 @@ fn read_body(
 
 fn check_positions(plan: &Plan, kept: &Kept, moving: &Moving) -> Result<(), Unsure> {
     for (series, rows) in plan.series.iter().zip(&kept.rows) {
-        if series.windows.iter().any(|&window| moving.positions[window] > rows.tiles.len()) {
-            return Err(Unsure);
+        // A tile leaves the shorter window first.
+        let mut most = rows.tiles.len();
+        for &window in &series.windows {
+            if moving.positions[window] > most {
+                return Err(Unsure);
+            }
+            most = moving.positions[window];
         }
     }
     Ok(())

@@ -166,14 +166,14 @@ fn step_after(plan: &Plan, step: &Step, kept: &Kept, moving: &Moving, now: i64) 
     match (at(now)?, at(now + 1)?) {
         (Val::Null, _) | (_, Val::Null) => Ok(nearest),
         (Val::Int(here), Val::Int(there)) => {
-            let slope = there - here;
+            let slope = there.checked_sub(here).ok_or(Unsure)?;
             if slope == 0 {
                 Ok(nearest)
             } else if here == 0 {
                 Ok(now + 1)
             } else if (here > 0) != (slope > 0) {
                 let (way, pace) = (here.unsigned_abs(), slope.unsigned_abs());
-                Ok(nearest.min(now + way.div_ceil(pace) as i64))
+                Ok(nearest.min(now.saturating_add(i64::try_from(way.div_ceil(pace)).unwrap_or(NEVER))))
             } else {
                 Ok(nearest)
             }

@@ -2,8 +2,9 @@
 
 use crate::Unsure;
 
-/// Numbers beyond this are left to Python: sums of a group's events may be added to one below it.
-pub const BOUND: i64 = 1 << 60;
+/// Numbers beyond this are left to Python: sums of a group's events may be added to one below it, and hundreds of such
+/// in an expression.
+pub const BOUND: i64 = 1 << 52;
 /// "None" among numbers that may be none; beyond `BOUND`, so no number of ours.
 pub const NONE: i64 = i64::MIN;
 

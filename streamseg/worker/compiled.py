@@ -275,6 +275,9 @@ class CompiledPartition(Partition):
                 self._brimming = True
             elif deadline is not None:
                 self.segmenter.fire(*deadline)
+                if self._brimming or engine.brimming:  # the event whose time it is comes into the group as well
+                    place += self._fold_one(group, topic, events[place], latest, tally, counts)
+            self._brimming |= engine.brimming
         return place - start
 
     def _complete(self, group: Group) -> None:

@@ -24,6 +24,8 @@ from streamseg.core.value import Kind
 Node = str | dict[str, Any]
 """As serde reads an enum: the name of a variant, or its name with its content."""
 MOST_LOCALS = 40
+LARGE = 1 << 50
+"""Hundreds of numbers below this, which is what an expression has room for, add up to one of 64 bits."""
 MOST_FILTERED = 63
 """Filtered selections that fit into the bits of an order's entry."""
 
@@ -106,6 +108,7 @@ class Translator:
         if isinstance(value, Fraction):
             return self._made("Ratio", *_fits(value.numerator), *_fits(value.denominator))
         if isinstance(value, int):
+            self.unsure |= abs(value) >= LARGE
             return self._made("Int", *_fits(value))
         raise UnsupportedError(f"a constant {value!r}")
 
@@ -212,7 +215,7 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
         "layout_mark": layout.fingerprint,
         "currency": definitions.currency,
         "digits": definitions.digits,
-        "refund_window": definitions.refund_window,
+        "refund_window": _fits(definitions.refund_window)[0],
         "max_orders": ledger.MAX_ORDERS,
         "max_waiting_orders": ledger.MAX_WAITING,
         "max_waiting": ledger.MAX_WAITING,
@@ -267,7 +270,7 @@ def _scheme(
         "names": list(compiled.scheme.names),
         "whens": [translator.read(when) for when in code.whens],
         "stays": [_evaluator(stay, translator, names) for stay in code.stays],
-        "min_stays": list(compiled.rules.min_stays),
+        "min_stays": [_fits(stay)[0] for stay in compiled.rules.min_stays],
         "value_needs": _needs(code.values, names),
         "values": shown,
         "longest": 0 if compiled.longest == ALL else compiled.longest,
