@@ -12,6 +12,7 @@ from aiokafka import ConsumerRecord
 
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
+from streamseg.worker import memory
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
@@ -30,6 +31,8 @@ logger = logging.getLogger("streamseg.worker")
 
 TICK_SECONDS = 0.1
 DRAIN_SECONDS = 2.0
+TRIM_SECONDS = 15.0
+"""How often what is free is given back: a take-over's backlog leaves holes that nothing needs so soon again."""
 
 
 class Keeper:
@@ -84,8 +87,12 @@ class Keeper:
 
     async def _tick(self) -> None:
         with fatal("the ticker"):
+            trimmed = time.monotonic()
             while True:
                 self._ticked = time.monotonic()
+                if self._ticked - trimmed >= TRIM_SECONDS:
+                    memory.trim()
+                    trimmed = self._ticked
                 for partition in self._partitions.values():
                     partition.tick()
                 await asyncio.sleep(TICK_SECONDS)
