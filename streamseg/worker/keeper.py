@@ -31,8 +31,8 @@ logger = logging.getLogger("streamseg.worker")
 
 TICK_SECONDS = 0.1
 DRAIN_SECONDS = 2.0
-TRIM_SECONDS = 15.0
-"""How often what is free is given back: a take-over's backlog leaves holes that nothing needs so soon again."""
+GIVE_BACK_SECONDS = 15.0
+"""How often memory is given back: a take-over's backlog leaves holes, and what was fetched hangs in cycles."""
 
 
 class Keeper:
@@ -87,12 +87,12 @@ class Keeper:
 
     async def _tick(self) -> None:
         with fatal("the ticker"):
-            trimmed = time.monotonic()
+            gave = time.monotonic()
             while True:
                 self._ticked = time.monotonic()
-                if self._ticked - trimmed >= TRIM_SECONDS:
-                    memory.trim()
-                    trimmed = self._ticked
+                if self._ticked - gave >= GIVE_BACK_SECONDS:
+                    memory.give_back(memory.YOUNG)
+                    gave = self._ticked
                 for partition in self._partitions.values():
                     partition.tick()
                 await asyncio.sleep(TICK_SECONDS)
