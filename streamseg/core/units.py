@@ -22,6 +22,10 @@ LAST_INSTANT = 253_402_300_799_999
 MAX_AMOUNT = 10**15
 """The largest amount of one event, in minor units: sums of thousands of them still fit in 64 bits."""
 
+DAYS_KEPT, HOURS_KEPT, TEXTS_KEPT = 512, 4_096, 4_096
+"""Days and hours whose instants, and instants whose texts are at hand. A stream soon meets the same again, or never:
+more would make a worker grow for as long as time goes by, and nothing faster."""
+
 _DURATION = re.compile(r"(\d{1,15})(ms|s|m|h|d|w)", re.ASCII)
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII)
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -36,7 +40,7 @@ def parse_duration(text: str) -> Duration:
     return int(match[1]) * MILLISECONDS[match[2]]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=DAYS_KEPT)
 def _midnight(day: str) -> Instant:
     return (date.fromisoformat(day).toordinal() - _EPOCH_DAY) * DAY
 
@@ -55,7 +59,7 @@ def parse_instant(text: str) -> Instant:
             return hour + number // 100_000 * 60_000 + number % 100_000
     instant = _parse_any(text)
     if text[-1] == "Z":
-        if len(_HOURS) > 10_000:
+        if len(_HOURS) > HOURS_KEPT:
             _HOURS.clear()
         _HOURS[text[:14]] = instant - instant % 3_600_000
     return instant
@@ -91,12 +95,12 @@ def check_instant(instant: Instant) -> Instant:
     return instant
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=DAYS_KEPT)
 def _day_text(day: int) -> str:
     return date.fromordinal(_EPOCH_DAY + day).isoformat()
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=TEXTS_KEPT)
 def format_instant(instant: Instant) -> str:
     """RFC 3339, UTC, three decimals, `Z`: the one form of output."""
     day, rest = divmod(instant, DAY)

@@ -7,6 +7,7 @@ take-over does. Who reads a changelog of millions needs key, value and offset on
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -54,7 +55,8 @@ async def fetched(
     fetcher._notify(fetcher._wait_consume_future)
     parsed = 0
     for tp, start, batches in sent:
-        for batch in batches:
+        while batches:
+            batch = batches.popleft()  # not kept: it holds on to what it was unpacked to
             records = _records(tp, start, batch)
             yield tp, records, batch.next_offset
             parsed += len(records)
@@ -63,7 +65,7 @@ async def fetched(
                 await asyncio.sleep(0)
 
 
-def _pop(fetcher: Any, tp: TopicPartition) -> Iterator[tuple[int, list[Any]]]:
+def _pop(fetcher: Any, tp: TopicPartition) -> Iterator[tuple[int, deque[Any]]]:
     """Take over what one partition was sent, and let the consumer go on behind it."""
     result = fetcher._records.pop(tp)
     if type(result) is not FetchResult:
@@ -71,7 +73,7 @@ def _pop(fetcher: Any, tp: TopicPartition) -> Iterator[tuple[int, list[Any]]]:
     elif result.check_assignment(tp):
         sent = result._partition_records
         start = sent.next_fetch_offset
-        batches = []
+        batches = deque[Any]()
         while sent._records.has_next():
             batches.append(sent._records.next_batch())
         sent.next_fetch_offset = batches[-1].next_offset

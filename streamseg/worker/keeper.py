@@ -12,6 +12,7 @@ from aiokafka import ConsumerRecord
 
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
+from streamseg.worker import memory
 from streamseg.worker.engine import kind_of_partition
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
@@ -31,6 +32,8 @@ logger = logging.getLogger("streamseg.worker")
 
 TICK_SECONDS = 0.1
 DRAIN_SECONDS = 2.0
+GIVE_BACK_SECONDS = 15.0
+"""How often memory is given back: a take-over's backlog leaves holes, and what was fetched hangs in cycles."""
 
 
 class Keeper:
@@ -86,8 +89,12 @@ class Keeper:
 
     async def _tick(self) -> None:
         with fatal("the ticker"):
+            gave = time.monotonic()
             while True:
                 self._ticked = time.monotonic()
+                if self._ticked - gave >= GIVE_BACK_SECONDS:
+                    memory.give_back(memory.YOUNG)
+                    gave = self._ticked
                 for partition in self._partitions.values():
                     partition.tick()
                 await asyncio.sleep(TICK_SECONDS)

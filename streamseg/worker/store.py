@@ -279,10 +279,12 @@ class PartitionStore(Store[bytes, bytes]):
 LOAD_SETTINGS: dict[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "earliest",
-    "max_partition_fetch_bytes": 4 << 20,
-    "fetch_max_bytes": 32 << 20,
+    "max_partition_fetch_bytes": 1 << 20,
+    "fetch_max_bytes": 8 << 20,
     "fetch_max_wait_ms": 100,
 }
+"""aiokafka copies a fetch some times as it comes in, with the next one on its way: larger ones take more memory, and as
+long."""
 
 
 class StateTable(Table[bytes, bytes]):

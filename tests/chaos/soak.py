@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,14 +41,15 @@ EVENTS_EACH = 320
 PURCHASES = 0.2
 SILENT_DAYS = 75
 """Every customer is silent for a quarter of the time, this many days on end: so that time has something to do."""
-FAULTS = 10
-"""Deaths and restarts in as long as a run is, in its measured part."""
+FAULTS = 40
+"""Deaths and restarts in as long as a run is, in its measured part, but for the time they take."""
 LONGEST_PEACE = 300.0
-EARLY_FAULTS = 20
+EARLY_FAULTS = 40
 """Deaths and restarts in the warm-up."""
 COMPACTED_AFTER_MS = 120_000
 """In place of an hour: so that the changelog has come to its length when the warm-up ends, and take-overs to theirs."""
 SAMPLE_SECONDS = 2.0
+MEDIAN_SECONDS = 30.0
 SLOPE_LIMIT = 1.0
 """Per cent an hour."""
 JUDGED_MINUTES = 20.0
@@ -115,14 +117,18 @@ def look(worker: RunningWorker) -> Sample | None:
     place = Path(f"/proc/{worker.process.pid}")
     try:
         lag = worker.total("streamseg_consumer_lag_records") if worker.ready else None
-        status = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
+        status, mapped = _told(place / "status"), _told(place / "smaps_rollup")
         files = len(list((place / "fd").iterdir()))
         if lag is None:
             return None
-        memory = int(status["VmRSS"].split()[0]) / 1024
+        memory = int(mapped["Rss"].split()[0]) / 1024  # counted; `status` is some hundred kB off
         return Sample(time.monotonic(), memory, files, int(status["Threads"]), lag)
     except (OSError, KeyError):  # it has died meanwhile
         return None
+
+
+def _told(file: Path) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
 
 
 def lines(dice: random.Random, customers: int, step_ms: float) -> Iterator[tuple[str, bytes]]:
@@ -141,9 +147,16 @@ def lines(dice: random.Random, customers: int, step_ms: float) -> Iterator[tuple
 
 
 def slope(samples: Sequence[Sample]) -> float:
-    """The growth of memory: a straight line through all samples (least squares), in per cent of their mean an hour."""
-    line = linear_regression([sample.at for sample in samples], [sample.memory for sample in samples])
-    return line.slope * 3600 / fmean(sample.memory for sample in samples) * 100
+    """The growth of memory: a straight line through the medians of half minutes (least squares), in per cent an hour.
+
+    What is taken for moments is no growth.
+    """
+    spans: defaultdict[int, list[float]] = defaultdict(list)
+    for sample in samples:
+        spans[int(sample.at / MEDIAN_SECONDS)].append(sample.memory)
+    medians = [median(span) for span in spans.values()]
+    line = linear_regression([span * MEDIAN_SECONDS for span in spans], medians)
+    return line.slope * 3600 / fmean(medians) * 100
 
 
 def fault(stage: Stage, number: int, figures: Figures) -> None:

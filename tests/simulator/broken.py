@@ -339,7 +339,6 @@ MUTATIONS = (
         "ownership-asked-once",
         "… it does not ask between states and changes whether it still owns the partition",
         (Partition._write, _STILL_OURS, "if False:"),
-        covered="rare, story 1497: that all is let go leaves little to it; `sends-amid-a-rebalance` leaves out both",
     ),
     _broken(
         "kept-through-a-gap",
@@ -361,7 +360,6 @@ MUTATIONS = (
         "kicked-out-while-writing",
         "… with what it was about to send",
         (ShellApp.kicked_out, "(opening or sending or self.owner.writing)", "sending"),
-        covered="rare, story 2013; the row above leaves out the step as a whole",
     ),
     _broken(
         "shadows-not-rewritten",
@@ -389,7 +387,6 @@ MUTATIONS = (
         "versions-not-compared",
         "Redis takes older assignments",
         (Data.move, "if version < stored:", "if False:"),
-        covered="rare, story 1633: epochs leave little to it; the next row but one leaves out both",
     ),
     _broken(
         "no-fence-in-redis",

@@ -13,6 +13,8 @@ from streamseg.worker.log import Item
 from tests.simulator.loop import SimulatedLoop
 
 TopicPartition = tuple[str, int]
+LOADS: TopicPartition = "loads", 0
+"""What is asked for to load a changelog, as if it were sent to a partition."""
 
 
 class Record(NamedTuple):
@@ -115,6 +117,10 @@ class Broker:
         self.arrivals = 0
         self.slow = 0.0
         """How long acknowledgements may take, at most, beyond what is usual."""
+        self.late = ""
+        """Who hears late, once, that its batch has arrived."""
+        self.slow_loads = 0.0
+        """How long whoever loads may wait for what it asks, at most, beyond what is usual."""
         self.detour = "", ""
         """A topic whose batches may take seconds to arrive, and whose batches: of all workers if empty."""
         self.refuses: str = ""
@@ -144,6 +150,12 @@ class Broker:
             self.commits.append((self.arrivals, place, offset))
 
     # What is on its way
+
+    async def trip(self, worker: str) -> None:
+        """Be asked by a worker that loads, and answer."""
+        self._sent(worker, LOADS, [])
+        slow = self.dice.uniform(0.0, self.slow_loads) if self.slow_loads else 0.0
+        await asyncio.sleep(slow + self.dice.uniform(0.001, 0.01))
 
     def send(self, worker: str, place: TopicPartition, batch: Batch) -> asyncio.Future[Metadata]:
         """Put a batch on its way."""
@@ -231,6 +243,8 @@ class Broker:
         answer: Exception | Metadata = Metadata(first)
         if self.loses == topic:
             self.loses, delay, answer = "", self.dice.uniform(0.1, 6.0), UnansweredError("the broker does not answer")
+        elif self.late == worker:
+            self.late, delay = "", self.dice.uniform(0.5, 4.0)
         elif self.slow and self.dice.random() < 0.5:
             delay += self.dice.uniform(0.0, self.slow)
         self.busy_until = max(self.busy_until, self.loop.now + delay)

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.simulator.broker import TopicPartition
+from tests.simulator.broker import LOADS, TopicPartition
 from tests.simulator.redis import REDIS
 from tests.simulator.worker import CHANGELOG, NAMES, REKEYED, SESSION_SECONDS, SimulatedWorker
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 WEIGHTS = {
     "kill": 30, "freeze": 26, "stop": 8, "join": 8, "rebalance": 12, "refuse": 5, "lose an ack": 7, "slow acks": 7,
     "detour": 7, "Redis away": 5, "Redis slow": 5, "Redis flushed": 3, "Redis behind": 3, "Redis rebuilt": 3,
+    "lose an answer": 5, "slow loads": 5, "handover": 6,
 }  # fmt: skip
 TOPICS = (CHANGELOG, CHANGELOG, CHANGELOG, NAMES.changes, NAMES.current, NAMES.dead_letters, REKEYED)
 STATES, FENCES = ("states", 0), ("fences", 0)
 """What of the changelog is customers' states, and what begins a take-over, as if each were a partition."""
 THEMES = (
     ("rebalance",), ("rebalance",), ("freeze",), ("kill",), ("Redis flushed", "Redis behind"), ("Redis slow", "freeze"),
+    ("Redis slow", "lose an answer"), ("slow loads", "freeze"), ("handover",), ("handover",),
 )  # fmt: skip
 PATIENCE = 1_500
 """Steps of workers to wait for something to be near to."""
@@ -55,8 +57,10 @@ class Faults:
         if dice.random() < 0.3:
             self._steps = 1 + int(dice.expovariate(1 / 300))
         elif self._kind in ("freeze", "rebalance") and dice.random() < 0.8:
-            frozen_near = (CHANGELOG, STATES[0], STATES[0], FENCES[0], REDIS[0])
+            frozen_near = (CHANGELOG, STATES[0], STATES[0], FENCES[0], LOADS[0], REDIS[0])
             self._near = "sent", dice.choice(frozen_near if self._kind == "freeze" else (CHANGELOG, STATES[0]))
+        elif self._kind == "handover":
+            self._near = "sent", STATES[0]
         else:
             self._near = dice.choice(("sent", "arrived", "arrived")), dice.choice(TOPICS)
 
@@ -70,7 +74,11 @@ class Faults:
     def met(self, what: str, worker: str, place: TopicPartition) -> None:
         """Take note of what was sent by a worker, or has arrived from it."""
         if self._left and not self._victim and (what, place[0]) == self._near:
-            in_flight = place == REDIS or (self._kind == "freeze" and what == "sent" and place != FENCES)
+            in_flight = (
+                place == REDIS
+                or self._kind == "handover"
+                or (self._kind == "freeze" and what == "sent" and place != FENCES)
+            )
             most = 3 if in_flight else self._dice.choice([3, 12, 40])
             self._victim, self._steps = worker, self._dice.randrange(1, most)
 
@@ -101,6 +109,11 @@ class Faults:
                     world.loop.later(dice.uniform(5.0, 15.0), world.straighten)
                 world.trace("the group begins anew")
                 world.loop.later(dice.uniform(0.0, 0.3), world.begin_anew)
+            case "handover":
+                world.trace(f"{worker.name} hears late that its states are safe, and its assignments take long")
+                broker.late, broker.detour = worker.name, (NAMES.current, worker.name)
+                world.loop.later(dice.uniform(8.0, 15.0), world.straighten)
+                world.loop.later(dice.uniform(0.0, 0.1), world.begin_anew)
             case "refuse":
                 world.trace(f"the broker will refuse a batch to {topic}")
                 broker.refuses = topic
@@ -111,6 +124,10 @@ class Faults:
                 broker.slow = dice.choice([1.0, 5.0, 15.0])
                 world.trace(f"acknowledgements take up to {broker.slow} s")
                 world.loop.later(dice.uniform(1.0, 15.0), world.hurry)
+            case "slow loads":
+                world.trace("the changelog is read slowly")
+                broker.slow_loads = 2.0
+                world.loop.later(dice.uniform(5.0, 30.0), world.load_fast)
             case "detour":
                 broker.detour = topic, ""
                 world.trace(f"what is sent to {topic} takes long")
@@ -122,6 +139,9 @@ class Faults:
                 world.trace("Redis is slow")
                 redis.slow = 2.0
                 world.loop.later(dice.uniform(1.0, 15.0), redis.come_back)
+            case "lose an answer":
+                world.trace("an answer of Redis will be lost")
+                redis.loses = True
             case "Redis flushed":
                 world.trace("Redis is flushed")
                 redis.flush()

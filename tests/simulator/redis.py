@@ -86,6 +86,8 @@ class SimulatedRedis:
         self._saved = Data()
         self.slow = 0.0
         """How long a way may take, at most, beyond what is usual."""
+        self.loses = False
+        """Whether the next batch is taken, and nobody hears of it."""
         self._away_until = 0.0
 
     def go(self, seconds: float, *, restart: bool) -> None:
@@ -160,5 +162,8 @@ class SimulatedRedis:
         batch, _, _, mark = args
         answer = self.data.run(batch, mark)
         self._trace(f"Redis took {answer}")
+        if self.loses:
+            self.loses = False
+            raise RedisAwayError("the answer is lost")
         await self._trip()
         return answer

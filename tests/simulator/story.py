@@ -296,6 +296,10 @@ class World:
         """Have acknowledgements come as usual."""
         self.broker.slow = 0.0
 
+    def load_fast(self) -> None:
+        """Have the changelog be read as usual."""
+        self.broker.slow_loads = 0.0
+
     def straighten(self) -> None:
         """Have batches go their usual way."""
         self.broker.detour = "", ""
@@ -349,7 +353,11 @@ class World:
         self.good = True
         self.faults.end()
         self.redis.come_back()
-        self.broker.slow, self.broker.detour, self.broker.refuses, self.broker.loses = 0.0, ("", ""), "", ""
+        self.redis.loses = False
+        self.hurry()
+        self.load_fast()
+        self.straighten()
+        self.broker.refuses = self.broker.loses = self.broker.late = ""
 
     def _said(self) -> int:
         return sum(len(told) for (topic, _), told in self.broker.logs.items() if topic != CHANGELOG)

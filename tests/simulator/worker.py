@@ -34,7 +34,7 @@ from streamseg.worker.shell import Shell
 from streamseg.worker.store import PartitionStore
 from streamseg.worker.tolerance import Tolerance
 from tests.simulator.broker import Batch, Broker, Metadata, Record
-from tests.simulator.loop import SimulatedLoop
+from tests.simulator.loop import WORKER, SimulatedLoop
 
 EVENTS = "events"
 NAMES = Names("sim")
@@ -88,7 +88,7 @@ class SimulatedConsumer:
         return None
 
     async def _trip(self) -> None:
-        await asyncio.sleep(self._dice.uniform(0.001, 0.01))
+        await self._broker.trip(WORKER.get())
 
     def _log(self, tp: TopicPartition) -> list[Record]:
         return self._broker.logs[tp.topic, tp.partition]
