@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from aiokafka.admin import AIOKafkaAdminClient
 
 from benchmarks import report
 from benchmarks.expected import Expected, expect, published
@@ -28,7 +27,7 @@ from benchmarks.figures import Figures, figures
 from benchmarks.input import Input, load, make
 from benchmarks.peer import DEFINITIONS, PEERS, Peer, Run
 from benchmarks.watch import watching
-from benchmarks.writer import create_topic
+from benchmarks.writer import create_topic, delete_topics
 from streamseg import services
 from streamseg.services.process import Process
 from streamseg.services.service import free_port
@@ -111,16 +110,8 @@ class Bench:
         if topic:
             problem = expected.wrong(await published(self.kafka, topic), in_time=peer.ours)
             self.wrong += [f"{name}: {problem}"] if problem else []
-        await self._delete_topics(name)
+        await delete_topics(self.kafka, name)
         return result
-
-    async def _delete_topics(self, name: str) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
-        await admin.start()
-        try:
-            await admin.delete_topics([topic for topic in await admin.list_topics() if name in topic])
-        finally:
-            await admin.close()
 
 
 def measure_decode(given: Input) -> Figures:
