@@ -21,7 +21,7 @@ from typing import Any
 import click
 
 from benchmarks import document
-from benchmarks.changelog import fill, make_models
+from benchmarks.changelog import MODELS, fill, make_models
 from benchmarks.feed import Load
 from benchmarks.latency import KINDS, SHOWN, events_done, milliseconds
 from benchmarks.processes import warn_if_busy
@@ -73,7 +73,7 @@ def measure(kafka: str, redis: str, folder: Path, plan: Plan, name: str = "bench
     definitions.write_text(DEFINITIONS.format(seconds=plan.seconds))
     setup = Setup(definitions, kafka, redis, folder, name, clock="wall")
     notify_of_hashes(redis)
-    asyncio.run(fill(setup, make_models(setup, until=int(time.time() * 1_000)), plan.others))
+    asyncio.run(fill(setup, make_models(setup, min(MODELS, plan.others), until=int(time.time() * 1_000)), plan.others))
     with running(setup) as [worker]:
         asyncio.run(wait_until_ready([worker], setup.partitions))
         bought = asyncio.run(buy(setup, worker, plan))

@@ -22,7 +22,7 @@ import click
 from aiohttp import ClientSession
 
 from benchmarks import document
-from benchmarks.changelog import fill, make_models
+from benchmarks.changelog import MODELS, fill, make_models
 from benchmarks.feed import Load
 from benchmarks.peer import DEFINITIONS
 from benchmarks.processes import warn_if_busy
@@ -60,7 +60,7 @@ class Plan:
 def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures:
     """One worker at these rates, and at a share of the maximum."""
     notify_of_hashes(setup.redis)
-    models = make_models(setup, until=int(time.time() * 1_000))
+    models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
     asyncio.run(fill(setup, models, plan.customers))
     with running(setup) as [worker]:
         asyncio.run(wait_until_ready([worker], setup.partitions))
