@@ -52,7 +52,7 @@ def test_a_table_is_put_between_its_marks_and_the_rest_stays(tmp_path: Path) -> 
         replace("three", "", document)
 
 
-@pytest.mark.parametrize("mark", ["table", "latency", "herd", "growth"])
+@pytest.mark.parametrize("mark", ["table", "latency", "herd", "growth", "memory"])
 def test_the_document_has_a_place_for_each_table(mark: str) -> None:
     text = DOCUMENT.read_text()
 
