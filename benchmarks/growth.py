@@ -211,7 +211,8 @@ def _times(points: Sequence[tuple[int, Cost]]) -> str:
 
 def report(found: Found, events: int) -> None:
     """Puts table and chart into the documentation."""
-    document.replace("growth", markdown(found, events))
+    picture = f"![CPU of an event as each grows](images/{CHART.name})"
+    document.replace("growth", f"{markdown(found, events)}\n{picture}")
     subprocess.run(
         [str(peers_python()), "-m", "benchmarks.growth_chart", str(CHART)],
         check=True, cwd=document.ROOT, input=as_json(found), text=True,

@@ -28,7 +28,7 @@ from benchmarks.processes import warn_if_busy
 from benchmarks.reader import HERD
 from benchmarks.samples import summary
 from benchmarks.traffic import Traffic
-from benchmarks.trial import Running, Trial, look_for, notify_of_hashes
+from benchmarks.trial import Running, Trial, look_for, telling_of_hashes
 from benchmarks.worker import Setup, Worker, drained, running, wait_until_ready
 from benchmarks.writer import append
 from streamseg import services
@@ -46,7 +46,7 @@ SPREAD_MS = 1_000
 """Within which all buy."""
 EVERY = 10
 """One event of the others in so many is measured."""
-AFTER_SECONDS = 10.0
+AFTER_SECONDS = 30.0
 """The others go on for so long after the deadlines at least."""
 PERIODS = {"before": "before", "meanwhile": "from the first deadline to the last change"}
 Figures = dict[str, Any]
@@ -72,9 +72,8 @@ def measure(kafka: str, redis: str, folder: Path, plan: Plan, name: str = "bench
     definitions = folder / "herd.yaml"
     definitions.write_text(DEFINITIONS.format(seconds=plan.seconds))
     setup = Setup(definitions, kafka, redis, folder, name, clock="wall")
-    notify_of_hashes(redis)
     asyncio.run(fill(setup, make_models(setup, min(MODELS, plan.others), until=int(time.time() * 1_000)), plan.others))
-    with running(setup) as [worker]:
+    with telling_of_hashes(redis), running(setup) as [worker]:
         asyncio.run(wait_until_ready([worker], setup.partitions))
         bought = asyncio.run(buy(setup, worker, plan))
         load = Load(

@@ -28,7 +28,7 @@ from benchmarks.peer import DEFINITIONS
 from benchmarks.processes import warn_if_busy
 from benchmarks.samples import summary
 from benchmarks.traffic import Traffic
-from benchmarks.trial import Running, look_for, notify_of_hashes
+from benchmarks.trial import Running, look_for, telling_of_hashes
 from benchmarks.worker import Setup, Worker, drained, progress, running, wait_until_ready
 from benchmarks.writer import append
 from streamseg import services
@@ -59,10 +59,9 @@ class Plan:
 
 def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures:
     """One worker at these rates, and at a share of the maximum."""
-    notify_of_hashes(setup.redis)
     models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
     asyncio.run(fill(setup, models, plan.customers))
-    with running(setup) as [worker]:
+    with telling_of_hashes(setup.redis), running(setup) as [worker]:
         asyncio.run(wait_until_ready([worker], setup.partitions))
         greatest = plan.rate or asyncio.run(maximum(setup, worker, plan))
         found = [

@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis import Redis
+from redis.exceptions import ResponseError
 
 from benchmarks.document import ROOT
 from benchmarks.feed import Load
@@ -37,10 +39,20 @@ class Trial:
     waits: float
 
 
-def notify_of_hashes(redis: str) -> None:
-    """Has Redis tell of changes of hashes."""
-    with Redis.from_url(redis) as client:
-        client.config_set("notify-keyspace-events", NOTIFY)
+@contextmanager
+def telling_of_hashes(url: str) -> Iterator[None]:
+    """Has Redis tell of changes of hashes, as long as the block. Raises SystemExit if it refuses."""
+    name = "notify-keyspace-events"
+    with Redis.from_url(url, decode_responses=True) as redis:
+        try:
+            before = dict(redis.config_get(name))[name]
+            redis.config_set(name, NOTIFY)
+        except ResponseError as error:
+            raise SystemExit(f"this Redis cannot be measured: its {name} cannot be set ({error})") from error
+        try:
+            yield
+        finally:
+            redis.config_set(name, before)
 
 
 def look_for(setup: Setup, load: Load, deadlines: int | None = None) -> Look:
