@@ -9,7 +9,7 @@ PEERS_LOCK := requirements/peers.txt
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine demo test check bench bench-recovery chaos simulate soak fuzz lock format picture clean
+.PHONY: help setup engine demo test check bench bench-latency bench-herd bench-growth bench-memory bench-recovery chaos simulate soak fuzz lock format picture clean
 
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -52,6 +52,18 @@ check: setup  ## linters, types, import contracts, freshness of the locks
 bench: setup  ## speed of replay and worker beside plain decoding (EVENTS=1000000); beside peers: PEERS=all REPEAT=3 REPORT=1
 	$(BIN)/python -m $(if $(PEERS),benchmarks.comparison --peers "$(PEERS)" --repeat $(or $(REPEAT),1) $(if $(REPORT),--report) \
 		--events $(or $(EVENTS),2000000),benchmarks.bench --events $(or $(EVENTS),1000000))
+
+bench-latency: setup  ## from an event to its change and to Redis, at several rates (SECONDS=60 RATE=20000 REPORT=1)
+	$(BIN)/python -m benchmarks.latency --seconds $(or $(SECONDS),60) $(if $(RATE),--rate $(RATE)) $(if $(REPORT),--report)
+
+bench-herd: setup  ## many deadlines in one second, while other customers go on (CUSTOMERS=100000 REPORT=1)
+	$(BIN)/python -m benchmarks.herd --customers $(or $(CUSTOMERS),100000) $(if $(REPORT),--report)
+
+bench-growth: setup  ## CPU of an event as everything grows (ONLY="customers windows" QUICK=1 REPORT=1)
+	$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only "$(ONLY)") $(if $(QUICK),--quick) $(if $(REPORT),--report)
+
+bench-memory: setup  ## bytes of a customer, by part, and the formula of docs/operating.md (QUICK=1 REPORT=1)
+	$(BIN)/python -m benchmarks.memory $(if $(QUICK),--quick) $(if $(REPORT),--report)
 
 bench-recovery: setup  ## a worker that starts on a full changelog, beside Faust's own recovery (CUSTOMERS=1000000)
 	$(BIN)/python -m benchmarks.recovery --customers $(or $(CUSTOMERS),1000000)

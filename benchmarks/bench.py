@@ -16,28 +16,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
-from aiohttp import ClientSession
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.peers.wire import decode
-from benchmarks.processes import cpu_seconds, status_mb
-from benchmarks.worker import command, progress
-from benchmarks.writer import PARTITIONS, Writer, create_topic
+from benchmarks.worker import Setup, drained, running
+from benchmarks.writer import BATCH_BYTES, PARTITIONS, Writer, create_topic
 from streamseg import services
 from streamseg.core.units import DAY, MILLISECONDS
-from streamseg.services.service import free_port
 from streamseg.shop import Shop
 from streamseg.worker.placement import partition_of
 
 DEFINITIONS = Path(__file__).parent.parent / "streamseg" / "definitions" / "starter.yaml"
 EVENTS_PER_CUSTOMER = 20
 SPAN_MS = 90 * DAY
-TOPIC = "bench-events"
 Figures = dict[str, float]
 
 
@@ -54,8 +49,9 @@ def main(events: int, seed: int) -> None:
         found["replay-all"] = measure_replay(path, events, len(os.sched_getaffinity(0)))
         kafka = stack.enter_context(services.kafka(Path(folder) / "kafka"))
         redis = stack.enter_context(services.redis(Path(folder) / "redis"))
-        asyncio.run(_load(kafka, path, keys))
-        found["streamseg"] = asyncio.run(measure_worker(kafka, redis, Path(folder), events))
+        setup = Setup(DEFINITIONS, kafka, redis, Path(folder))
+        asyncio.run(_load(setup, path, keys))
+        found["streamseg"] = asyncio.run(measure_worker(setup, events))
     _print(found)
 
 
@@ -93,46 +89,22 @@ def measure_replay(path: Path, events: int, jobs: int) -> Figures:
     return _figures(events, seconds, cpu, _peak(resource.RUSAGE_CHILDREN))
 
 
-async def _load(kafka: str, path: Path, keys: list[bytes]) -> None:
+async def _load(setup: Setup, path: Path, keys: list[bytes]) -> None:
     """Fills the event topic, each customer's events into one partition."""
-    await create_topic(kafka, TOPIC)
-    async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=1 << 19) as producer:
-        writer = Writer(producer, TOPIC)
+    await create_topic(setup.kafka, setup.events)
+    async with AIOKafkaProducer(bootstrap_servers=setup.kafka, max_batch_size=BATCH_BYTES) as producer:
+        writer = Writer(producer, setup.events)
         with path.open("rb") as file:
             for key, line in zip(keys, file, strict=True):
                 await writer.add(partition_of(key, PARTITIONS), key, line[:-1])
         await writer.flush()
 
 
-@contextmanager
-def _worker(kafka: str, redis: str, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    port = free_port()
-    given = command(DEFINITIONS, kafka, redis, TOPIC, "bench", port, folder / "data")
-    process = subprocess.Popen([*given, "--log-level", "WARNING"])
-    try:
-        yield process, f"http://127.0.0.1:{port}/metrics"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-async def measure_worker(kafka: str, redis: str, folder: Path, events: int) -> Figures:
+async def measure_worker(setup: Setup, events: int) -> Figures:
     """One worker process from its first event to its last, everything acknowledged and in Redis."""
-    started = cpu = 0.0
-    with _worker(kafka, redis, folder) as (process, url):
-        async with ClientSession() as session:
-            while True:
-                if process.poll() is not None:
-                    raise SystemExit(f"the worker ended with code {process.returncode}")
-                done, waiting = await progress(session, url)
-                if done and not started:
-                    first, started, cpu = done, time.perf_counter(), cpu_seconds(process.pid)
-                if done >= events and not waiting:
-                    break
-                await asyncio.sleep(0.05)
-        seconds = time.perf_counter() - started
-        used, peak = cpu_seconds(process.pid) - cpu, status_mb(process.pid, "VmHWM")
-    return _figures(events - first, seconds, used, peak)
+    with running(setup) as [worker]:
+        drain = await drained([worker], events)
+        return _figures(drain.events, drain.seconds, drain.cpu, worker.mb("VmHWM"))
 
 
 def _peak(who: int) -> float:

@@ -15,6 +15,8 @@ mpl.rcParams["svg.hashsalt"] = "streamseg"
 mpl.rcParams["svg.fonttype"] = "none"
 from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
 
+__all__ = ["OURS", "plt"]
+
 OURS, FLOOR, THEIRS = "#1f77b4", "#d9d9d9", "#9ecae1"
 LEFT_OUT = ("decode", "replay")
 """Without Kafka: not comparable."""

@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-from aiokafka.admin import AIOKafkaAdminClient
 
 from benchmarks import report
 from benchmarks.expected import Expected, expect, published
 from benchmarks.figures import Figures, figures
 from benchmarks.input import Input, load, make
 from benchmarks.peer import DEFINITIONS, PEERS, Peer, Run
+from benchmarks.processes import warn_if_busy
 from benchmarks.watch import watching
-from benchmarks.writer import create_topic
+from benchmarks.writer import create_topic, delete_topics
 from streamseg import services
 from streamseg.services.process import Process
 from streamseg.services.service import free_port
@@ -38,8 +38,6 @@ ALONE = ("decode", "replay")
 """Measured without Kafka."""
 LEAST = 20_000
 """Fewer events are done before a look at them."""
-QUIET = 0.5
-"""The load average of a machine on which figures mean something."""
 ALWAYS = ("decode", "floor", "replay", "streamseg")
 
 
@@ -111,16 +109,8 @@ class Bench:
         if topic:
             problem = expected.wrong(await published(self.kafka, topic), in_time=peer.ours)
             self.wrong += [f"{name}: {problem}"] if problem else []
-        await self._delete_topics(name)
+        await delete_topics(self.kafka, name)
         return result
-
-    async def _delete_topics(self, name: str) -> None:
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.kafka)
-        await admin.start()
-        try:
-            await admin.delete_topics([topic for topic in await admin.list_topics() if name in topic])
-        finally:
-            await admin.close()
 
 
 def measure_decode(given: Input) -> Figures:
@@ -166,8 +156,7 @@ def main(events: int, seed: int, peers: str, repeat: int, reported: bool) -> Non
     if reported and not set(names) >= PEERS.keys():
         raise click.UsageError("--report needs --peers all: a part of a run does not replace the whole")
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
-    if (load := os.getloadavg()[0]) > QUIET:
-        click.echo(f"this machine is busy (load {load:.1f}): what is measured now is not worth keeping", err=True)
+    warn_if_busy()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         kafka = stack.enter_context(services.kafka(folder / "kafka"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.writer import PARTITIONS, Writer, create_topic
+from benchmarks.writer import BATCH_BYTES, PARTITIONS, Writer, create_topic
 from streamseg.core.units import DAY
 from streamseg.shop import Shop
 from streamseg.worker.placement import partition_of
@@ -59,7 +59,7 @@ def make(path: Path, events: int, seed: int) -> Input:
 async def load(kafka: str, made: Input) -> None:
     """Makes the topic and fills it, each customer's events into one partition."""
     await create_topic(kafka, made.topic)
-    async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=1 << 19) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=BATCH_BYTES) as producer:
         writer = Writer(producer, made.topic)
         with made.path.open("rb") as file:
             for line in file:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 HERTZ = os.sysconf("SC_CLK_TCK")
+QUIET = 0.5
+"""The load average of a machine on which figures mean something."""
 
 
 def cpu_seconds(pid: int) -> float:
     """CPU of all threads of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / HERTZ
+
+
+def waited_seconds(pid: int) -> float:
+    """How long the threads of a process that live now could have run but for others who had the CPU."""
+    stats = (task / "schedstat" for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(int(stat.read_text().split()[1]) for stat in stats) / 1e9
 
 
 def status_mb(pid: int, name: str) -> float:
@@ -30,3 +39,14 @@ def tree(pid: int) -> list[int]:
         except OSError:  # it has ended meanwhile
             continue
     return found
+
+
+def program(pid: int) -> str:
+    """The name of the program that a process runs."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def warn_if_busy() -> None:
+    """Says so when others are at work on this machine."""
+    if (load := os.getloadavg()[0]) > QUIET:
+        print(f"this machine is busy (load {load:.1f}): what is measured now is not worth keeping", file=sys.stderr)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from benchmarks import document
+from benchmarks.document import ROOT
 from benchmarks.figures import Figures, Ratio, middle, ratio
 from benchmarks.peer import PEERS
 from benchmarks.programs import peers_python
 
-ROOT = Path(__file__).parents[1]
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
 CHART = ROOT / "docs" / "images" / "benchmarks.svg"
-BEGIN, END = "<!-- table -->", "<!-- /table -->"
 TITLES = {
     "decode": "decoding the JSON in a file, nothing else",
     "replay": "**streamseg replay**, from a file, on all cores, start-up included",
@@ -50,9 +46,7 @@ def as_json(found: Found) -> str:
 
 def write(found: Found, events: int, rounds: int) -> None:
     """Puts table and chart into the documentation."""
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(BEGIN)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{_markdown(found, events, rounds)}{END}{rest.partition(END)[2]}")
+    document.replace("table", _markdown(found, events, rounds))
     subprocess.run(
         [str(peers_python()), "-m", "benchmarks.chart", str(CHART)],
         check=True,
@@ -64,8 +58,8 @@ def write(found: Found, events: int, rounds: int) -> None:
 
 def _markdown(found: Found, events: int, rounds: int) -> str:
     about = (
-        f"{events:,} events, {rounds} round{'s' * (rounds > 1)}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}. Medians; in brackets the least and the greatest of the rounds."
+        f"{events:,} events, {rounds} round{'s' * (rounds > 1)}, {document.machine()}. "
+        "Medians; in brackets the least and the greatest of the rounds."
     )
     rows = [
         about,

@@ -1,0 +1,163 @@
+"""How long it takes from an event to the change on `segment-changes`, and to the assignment in Redis, by load.
+
+    python -m benchmarks.latency
+
+Open loop: events are appended on a schedule, and latencies count from the instant at which an event was due. Figures
+are of one machine, on which load, reader, Kafka and Redis run, too. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from aiohttp import ClientSession
+
+from benchmarks import document
+from benchmarks.changelog import MODELS, fill, make_models
+from benchmarks.feed import Load
+from benchmarks.peer import DEFINITIONS
+from benchmarks.processes import warn_if_busy
+from benchmarks.samples import summary
+from benchmarks.traffic import Traffic
+from benchmarks.trial import Running, look_for, telling_of_hashes
+from benchmarks.worker import Setup, Worker, drained, progress, running, wait_until_ready
+from benchmarks.writer import append
+from streamseg import services
+
+RATES = (1_000.0, 10_000.0)
+SHARE = 0.5
+"""Of the maximum: the third rate."""
+KINDS = {"changes": "on `segment-changes`", "redis": "in Redis"}
+SHOWN = ("p50", "p99", "p99.9", "max")
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to measure."""
+
+    customers: int
+    """Who are there before."""
+    seconds: float
+    """At each rate."""
+    warm_up: float
+    every: int
+    backlog: int
+    """Events to drain, for the maximum."""
+    rate: float | None = None
+    """The maximum, if it is known; in events a second."""
+
+
+def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures:
+    """One worker at these rates, and at a share of the maximum."""
+    models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
+    asyncio.run(fill(setup, models, plan.customers))
+    with telling_of_hashes(setup.redis), running(setup) as [worker]:
+        asyncio.run(wait_until_ready([worker], setup.partitions))
+        greatest = plan.rate or asyncio.run(maximum(setup, worker, plan))
+        found = [
+            measure_rate(setup, worker, plan, f"r{number}", rate)
+            for number, rate in enumerate((*rates, SHARE * greatest))
+        ]
+    return {"customers": plan.customers, "max_events_per_second": round(greatest), "rates": found}
+
+
+async def maximum(setup: Setup, worker: Worker, plan: Plan) -> float:
+    """Events a second while many wait, of the same kind as those of the rates."""
+    traffic, now = Traffic(plan.customers, setup.partitions, label="b"), int(time.time() * 1_000)
+    made = [
+        traffic.event(now) if number % plan.every else traffic.newcomer(b"b-%d" % number, now)
+        for number in range(plan.backlog)
+    ]
+    before = await events_done(worker)
+    await append(setup.kafka, setup.events, made, setup.partitions)
+    return (await drained([worker], plan.backlog, before)).rate
+
+
+def measure_rate(setup: Setup, worker: Worker, plan: Plan, label: str, rate: float) -> Figures:
+    """One rate; when it ends, nothing waits any more."""
+    load = Load(
+        kafka=setup.kafka, topic=setup.events, label=label, rate=rate, seconds=plan.seconds,
+        warm_up=plan.warm_up, every=plan.every, customers=plan.customers, partitions=setup.partitions,
+    )  # fmt: skip
+    before = asyncio.run(events_done(worker))
+    trial = Running(setup, [worker], load, look_for(setup, load)).result()
+    asyncio.run(drained([worker], load.events, before))
+    of = trial.samples.of
+    found = {"events_per_second": round(rate), **{kind: summary(of[kind]) for kind in (*KINDS, "append")}}
+    click.echo(line(found), err=True)
+    return {**found, "cores": trial.cores, "waits_for_cores": trial.waits}
+
+
+async def events_done(worker: Worker) -> int:
+    async with ClientSession() as session:
+        done, _ = await progress(session, worker.url)
+    return done
+
+
+def line(found: Figures) -> str:
+    """One rate, for whoever waits."""
+    told = [f"{name} {milliseconds(of)}" for name, of in found.items() if isinstance(of, dict)]
+    return f"{found['events_per_second']:>8,} events/s  {'; '.join(told)}"
+
+
+def milliseconds(of: Figures) -> str:
+    """Percentiles and the greatest."""
+    return ", ".join(f"{name} {of[name]:,.1f}" for name in SHOWN) + " ms"
+
+
+def markdown(found: Figures, plan: Plan) -> str:
+    """The table of docs/benchmarks.md."""
+    about = (
+        f"{found['customers']:,} customers, {plan.seconds:g} s at each rate, one worker, {document.machine()}. It does "
+        f"{found['max_events_per_second']:,} events/s when many wait. Milliseconds.\n\n"
+    )
+    rows = [
+        [
+            f"{rate['events_per_second']:,} events/s, {title}",
+            *(f"{rate[kind][name]:,.1f}" for name in SHOWN),
+            f"{rate['append']['p99']:,.1f}",
+            f"{rate['cores']['worker']:.2f}",
+            f"{rate['waits_for_cores']:.2f}",
+        ]
+        for rate in found["rates"]
+        for kind, title in KINDS.items()
+    ]
+    return about + document.table(["", *SHOWN, "p99 of appending", "the worker: cores", "waits for a core"], rows)
+
+
+@click.command()
+@click.option("--customers", default=100_000, show_default=True, help="Customers who are there before.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long each rate goes on.")
+@click.option("--warm-up", default=10.0, show_default=True, help="Seconds before that, which do not count.")
+@click.option("--every", default=20, show_default=True, help="One event in so many is of a newcomer, and measured.")
+@click.option("--backlog", default=300_000, show_default=True, help="Events to drain, for the maximum.")
+@click.option("--rate", type=float, help="The maximum, in events a second, instead of measuring it.")
+@click.option("--report", "reported", is_flag=True, help="Write the table into docs.")
+def main(
+    customers: int, seconds: float, warm_up: float, every: int, backlog: int, rate: float | None, reported: bool
+) -> None:
+    """Measure, print, and the figures as JSON."""
+    warn_if_busy()
+    plan = Plan(customers=customers, seconds=seconds, warm_up=warm_up, every=every, backlog=backlog, rate=rate)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        kafka = stack.enter_context(services.kafka(folder / "kafka"))
+        redis = stack.enter_context(services.redis(folder / "redis"))
+        found = measure(Setup(DEFINITIONS, kafka, redis, folder, clock="wall"), plan)
+    if reported:
+        document.replace("latency", markdown(found, plan))
+    click.echo(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

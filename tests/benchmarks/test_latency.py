@@ -1,0 +1,91 @@
+"""Small runs of `make bench-latency` and `make bench-herd`: figures come out, and fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import herd, latency
+from benchmarks.document import DOCUMENT, replace
+from benchmarks.feed import Load
+from benchmarks.peer import DEFINITIONS
+from benchmarks.samples import Sample, summary
+from benchmarks.worker import Setup
+
+RATE, SECONDS, EVERY = 200.0, 2.0, 10
+MEASURED = int(RATE * SECONDS / EVERY)
+
+
+def in_order(of: dict[str, float]) -> bool:
+    return 0 < of["p50"] <= of["p99"] <= of["p99.9"] <= of["max"]
+
+
+def test_a_latency_counts_from_when_the_event_was_due_and_its_percentiles_are_within_a_thousandth() -> None:
+    found = summary(Sample(due=1_000, seen=1_000 + 1_000 * number) for number in range(1, 1_001))
+
+    assert found["count"] == 1_000
+    assert found["max"] == 1_000
+    assert found["p50"] == pytest.approx(500, rel=2e-3)
+    assert found["p99.9"] == pytest.approx(999, rel=2e-3)
+
+
+def test_nothing_of_the_warm_up_is_measured() -> None:
+    load = Load(
+        kafka="", topic="", label="x", rate=100, seconds=2, warm_up=1.5, every=10, customers=1
+    )  # fmt: skip
+
+    newcomers = range(load.every, load.events + 1, load.every)
+
+    assert load.measured == 20 == sum(load.is_measured(number) for number in newcomers)
+    assert min(number for number in newcomers if load.is_measured(number)) == 160
+
+
+def test_a_table_is_put_between_its_marks_and_the_rest_stays(tmp_path: Path) -> None:
+    document = tmp_path / "some.md"
+    document.write_text("before\n<!-- one -->\nold\n<!-- /one -->\nafter\n<!-- two -->\n<!-- /two -->\n")
+
+    replace("one", "new\n", document)
+
+    assert document.read_text() == "before\n<!-- one -->\nnew\n<!-- /one -->\nafter\n<!-- two -->\n<!-- /two -->\n"
+    with pytest.raises(ValueError, match="no place for three"):
+        replace("three", "", document)
+
+
+@pytest.mark.parametrize("mark", ["table", "latency", "herd", "growth", "memory"])
+def test_the_document_has_a_place_for_each_table(mark: str) -> None:
+    text = DOCUMENT.read_text()
+
+    assert text.count(f"<!-- {mark} -->\n") == text.count(f"<!-- /{mark} -->") == 1
+
+
+def test_each_measured_event_is_seen_on_the_topic_and_in_redis(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    plan = latency.Plan(customers=200, seconds=SECONDS, warm_up=0.5, every=EVERY, backlog=0, rate=2 * RATE)
+    setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
+
+    found = latency.measure(setup, plan, rates=())
+
+    (rate,) = found["rates"]
+    kinds = [rate[kind] for kind in ("append", "changes", "redis")]
+    assert all(map(in_order, kinds))
+    assert [of["count"] for of in kinds] == [MEASURED] * 3
+    assert rate["events_per_second"] == RATE
+    assert rate["cores"]["worker"] > 0
+    assert "| 200 events/s, in Redis |" in latency.markdown(found, plan)
+
+
+def test_each_deadline_of_a_herd_is_seen_after_its_time_and_others_go_on(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    plan = herd.Plan(customers=300, others=200, rate=RATE, seconds=6, after=0.5)
+
+    found = herd.measure(kafka, redis_url, tmp_path, plan, name=prefix)
+
+    assert found["lateness"]["count"] == 300
+    assert found["lateness"]["p50"] <= found["lateness"]["max"]
+    assert found["seconds"] >= 0.9
+    assert in_order(found["changes"]["before"])
+    assert found["changes"]["meanwhile"]["count"] > 0
+    assert "| changes of the herd, after their deadlines |" in herd.markdown(found, plan)
