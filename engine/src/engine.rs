@@ -24,6 +24,7 @@ use crate::profile::{
     Profile,
 };
 use crate::records::Records;
+use crate::states::States;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::time::{instant_text, NEVER};
 use crate::value::{alone, Scope, Val, MAX_LOCALS};
@@ -58,8 +59,6 @@ struct Published {
 
 struct Slot {
     key: Key,
-    /// The same for Python, if it was asked for the state.
-    name: Option<Py<PyBytes>>,
     profile: Profile,
     dirty: bool,
     /// Taken over by Python, or never more than an attempt.
@@ -124,6 +123,15 @@ enum Taken {
     Unsure,
 }
 
+/// Worth and segments that the census has of a customer; None if the state is for Python to read.
+type Stored = Option<(i64, Vec<u8>)>;
+
+/// Where states are kept.
+enum Home {
+    Here(Py<States>),
+    Python(Py<PyAny>),
+}
+
 /// How a fold ended.
 enum End {
     /// The next event is for Python.
@@ -138,7 +146,7 @@ enum End {
 pub struct Engine {
     plan: Arc<Plan>,
     settings: Settings,
-    states: Py<PyAny>,
+    states: Home,
     partition: i64,
     partitions: u32,
     by_murmur2: bool,
@@ -176,13 +184,23 @@ pub struct Engine {
 impl Engine {
     // Customers
 
-    fn state<'py>(&self, py: Python<'py>, key: &Bound<'py, PyBytes>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let states = self.states.bind(py);
-        if let Ok(dict) = states.cast::<PyDict>() {
-            return dict.get_item(key);
+    /// Reads a stored state into a profile, and what the census has of it; None for an unknown customer.
+    fn read(&mut self, py: Python, customer: &[u8], profile: &mut Profile) -> PyResult<Option<Stored>> {
+        let (plan, positions) = (&self.plan, &mut self.positions);
+        let mut decoded = |data: &[u8]| match decode_state(plan, data, profile, positions) {
+            Ok(()) => summary(data).map(|(_, worth, segments)| (worth, segments.to_vec())),
+            Err(Unsure) => None,
+        };
+        match &self.states {
+            Home::Here(states) => Ok(states.borrow(py).all.get(customer).map(|data| decoded(data))),
+            Home::Python(states) => {
+                let found = states.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
+                if found.is_none() {
+                    return Ok(None);
+                }
+                Ok(Some(decoded(found.cast::<PyBytes>()?.as_bytes())))
+            }
         }
-        let found = states.call_method1(intern!(py, "get"), (key,))?;
-        Ok(if found.is_none() { None } else { Some(found) })
     }
 
     fn find(&mut self, py: Python, customer: &[u8]) -> PyResult<Found> {
@@ -192,25 +210,21 @@ impl Engine {
         if !self.owned.is_empty() && self.owned.contains(customer) {
             return Ok(Found::Elsewhere);
         }
-        let name = PyBytes::new(py, customer);
-        let Some(state) = self.state(py, &name)? else { return Ok(Found::Unknown) };
-        let data = state.cast::<PyBytes>()?.as_bytes();
         let mut profile = self.pool.pop().unwrap_or_default();
-        if decode_state(&self.plan, data, &mut profile, &mut self.positions).is_err() {
-            self.pool.push(profile);
-            return Ok(Found::Elsewhere);
-        }
-        let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
-        let place = self.place(customer, profile, counted);
-        self.slots[place].name = Some(name.unbind());
-        Ok(Found::Here(place))
+        let found = match self.read(py, customer, &mut profile)? {
+            Some(Some(counted)) => return Ok(Found::Here(self.place(customer, profile, Some(counted)))),
+            Some(None) => Found::Elsewhere,
+            None => Found::Unknown,
+        };
+        self.pool.push(profile);
+        Ok(found)
     }
 
     fn place(&mut self, customer: &[u8], profile: Profile, counted: Option<(i64, Vec<u8>)>) -> usize {
         let key: Key = customer.into();
         let place = self.slots.len();
         self.index.insert(key.clone(), place);
-        self.slots.push(Slot { key, name: None, profile, dirty: false, void: false, counted, told: None });
+        self.slots.push(Slot { key, profile, dirty: false, void: false, counted, told: None });
         place
     }
 
@@ -581,18 +595,44 @@ impl Gains {
         gain.1 += customers;
     }
 
-    fn list(self) -> Vec<(Vec<u8>, i64, i64)> {
-        self.0.into_iter().map(|(segments, (worth, customers))| (segments, worth, customers)).collect()
+    fn list(self, py: Python) -> Vec<(Bound<PyBytes>, i64, i64)> {
+        self.0
+            .into_iter()
+            .map(|(segments, (worth, customers))| (PyBytes::new(py, &segments), worth, customers))
+            .collect()
+    }
+}
+
+/// What is found in the states that are taken over.
+#[derive(Default)]
+struct Loaded {
+    customers: usize,
+    gains: Gains,
+    deadlines: Vec<Reverse<Deadline>>,
+}
+
+impl Loaded {
+    fn take(&mut self, data: &[u8], key: impl FnOnce() -> Key) -> PyResult<()> {
+        let Some((wake, worth, segments)) = summary(data) else {
+            return Err(PyValueError::new_err("a state is cut off"));
+        };
+        self.customers += 1;
+        self.gains.add(segments, worth, 1);
+        if wake != NEVER {
+            self.deadlines.push(Reverse(Deadline(wake, key())));
+        }
+        Ok(())
     }
 }
 
 #[pymethods]
 impl Engine {
-    /// plan: MessagePack, see streamseg/worker/native_plan.py. states: a dict of bytes, or what has `get` and `put`.
+    /// plan: MessagePack, see streamseg/worker/native_plan.py. states: States, or what has `get` and `items`.
     #[new]
     #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
     #[allow(clippy::too_many_arguments)]
     fn new(
+        py: Python,
         plan: &[u8],
         states: Py<PyAny>,
         partition: i64,
@@ -612,7 +652,10 @@ impl Engine {
         Ok(Engine {
             settings: Settings { currency: plan.currency.clone(), digits: plan.digits },
             plan: Arc::new(plan),
-            states,
+            states: match states.bind(py).cast::<States>() {
+                Ok(here) => Home::Here(here.clone().unbind()),
+                Err(_) => Home::Python(states),
+            },
             partition,
             partitions,
             by_murmur2,
@@ -656,28 +699,26 @@ impl Engine {
     }
 
     /// Takes over the states there are; returns how many, and worth and customers by segments.
-    fn load(&mut self, py: Python, states: &Bound<'_, PyAny>) -> PyResult<(usize, Vec<(Vec<u8>, i64, i64)>)> {
-        let (mut gains, mut count) = (Gains::default(), 0);
-        let mut deadlines = vec![];
-        for item in states.try_iter()? {
-            let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
-            let Some((wake, worth, segments)) = summary(data.as_bytes()) else {
-                return Err(PyValueError::new_err("a state is cut off"));
-            };
-            gains.add(segments, worth, 1);
-            count += 1;
-            if wake != NEVER {
-                let key: Key = key.as_bytes().into();
-                self.waking.insert(key.clone(), Waking { wake, queued: wake });
-                deadlines.push(Reverse(Deadline(wake, key)));
+    fn load<'py>(&mut self, py: Python<'py>) -> PyResult<(usize, Vec<(Bound<'py, PyBytes>, i64, i64)>)> {
+        let mut loaded = Loaded::default();
+        match &self.states {
+            Home::Here(states) => {
+                for (key, data) in &states.borrow(py).all {
+                    loaded.take(data, || key.clone())?;
+                }
             }
-            if count % 100_000 == 0 {
-                py.check_signals()?;
+            Home::Python(states) => {
+                for item in states.bind(py).call_method0(intern!(py, "items"))?.try_iter()? {
+                    let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
+                    loaded.take(data.as_bytes(), || key.as_bytes().into())?;
+                }
             }
         }
-        deadlines.extend(self.heap.drain());
-        self.heap = BinaryHeap::from(deadlines);
-        Ok((count, gains.list()))
+        for Reverse(Deadline(wake, key)) in &loaded.deadlines {
+            self.waking.insert(key.clone(), Waking { wake: *wake, queued: *wake });
+        }
+        self.heap = BinaryHeap::from(loaded.deadlines);
+        Ok((loaded.customers, loaded.gains.list(py)))
     }
 
     /// Gives up all customers.
@@ -851,7 +892,12 @@ impl Engine {
                 push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
             }
         }
-        let kept = self.states.bind(py).cast::<PyDict>().map_or_else(|_| PyDict::new(py), Clone::clone);
+        let kept = PyDict::new(py);
+        let here = match &self.states {
+            Home::Here(states) => Some(states.clone_ref(py)),
+            Home::Python(_) => None,
+        };
+        let mut here = here.as_ref().map(|states| states.borrow_mut(py));
         let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
         let mut data = Vec::with_capacity(1024);
         for &place in &self.dirty {
@@ -873,8 +919,13 @@ impl Engine {
                 }
             };
             larger += usize::from(size > large);
-            let name = slot.name.as_ref().map_or_else(|| PyBytes::new(py, &slot.key), |name| name.bind(py).clone());
-            kept.set_item(name, PyBytes::new(py, &data))?;
+            match &mut here {
+                Some(states) => match states.all.get_mut(&*slot.key) {
+                    Some(known) => *known = data[..].into(),
+                    None => drop(states.all.insert(slot.key.clone(), data[..].into())),
+                },
+                None => kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?,
+            }
             let Some((_, worth, segments)) = summary(&data) else { continue };
             match &slot.counted {
                 Some((known, before)) if *known == worth && before == segments => continue,
@@ -883,9 +934,9 @@ impl Engine {
             }
             gains.add(segments, worth, 1);
         }
+        drop(here);
         self.renew();
-        let gains: Vec<_> =
-            gains.list().into_iter().map(|(segments, worth, count)| (PyBytes::new(py, &segments), worth, count)).collect();
+        let gains = gains.list(py);
         (states, changes, current, entries, kept, gains, new, larger).into_pyobject(py)
     }
 
@@ -902,9 +953,10 @@ impl Engine {
                 left.append(&customer)?;
                 continue;
             }
-            let Some(state) = self.state(py, &customer)? else { continue };
-            let sure = decode_state(&plan, state.cast::<PyBytes>()?.as_bytes(), &mut profile, &mut self.positions)
-                .and_then(|()| forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found));
+            let Some(stored) = self.read(py, key, &mut profile)? else { continue };
+            let sure = stored
+                .ok_or(Unsure)
+                .and_then(|_| forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found));
             match sure {
                 Err(Unsure) => left.append(&customer)?,
                 Ok(()) => {

@@ -9,6 +9,7 @@ mod plan;
 mod profile;
 mod records;
 mod segment;
+mod states;
 mod time;
 mod value;
 mod wire;
@@ -22,6 +23,7 @@ pub struct Unsure;
 #[pymodule]
 fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<engine::Engine>()?;
+    m.add_class::<states::States>()?;
     records::register(m)?;
     event_probe::register(m)
 }

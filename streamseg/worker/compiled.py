@@ -21,7 +21,6 @@ from streamseg.core.units import Instant
 from streamseg.formats import state as records
 from streamseg.formats.state import MAX_STATE_BYTES, Sent, State
 from streamseg.worker.customers import Customers
-from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.partition import (
         GROUP_DEADLINES,
     OUTBOX_BYTES,
@@ -114,17 +113,17 @@ class CompiledCustomers(Customers):
             self.census.add(segments, worth, number)
 
     def kept(self, states: dict[bytes, bytes]) -> None:
-        """Keeps states that the core has written, unless it keeps them itself."""
-        if not isinstance(self._states, MemoryStates):
+        """Keeps states that the core has written; it keeps them itself if they are in its own memory."""
+        if states:
             self._states.put(states)
 
     def load(self, states: States) -> list[tuple[Instant, str]]:
         """Takes over the states of a partition. The core has their deadlines."""
         self._states = states
-        before, self.engine = self.engine, self._begin(states.all if isinstance(states, MemoryStates) else states)
+        before, self.engine = self.engine, self._begin(states)
         self.engine.epoch, self.engine.clock = before.epoch, before.clock
         self.engine.observed_from = before.observed_from
-        customers, gains = self.engine.load(states.items())
+        customers, gains = self.engine.load()
         self.gain(gains, customers)
         return []
 
@@ -205,6 +204,13 @@ class CompiledPartition(Partition):
     group_events = GROUP_EVENTS
     plan: bytes
     """What the core applies: see native_plan.py."""
+
+    @staticmethod
+    def memory() -> States:
+        """An empty place for states, in memory."""
+        from streamseg_engine import States
+
+        return States()
 
     def _state(self) -> tuple[CompiledCustomers, CompiledSegmenter]:
         customers = CompiledCustomers(self._definitions, self._engine, self._take_over)

@@ -17,7 +17,6 @@ from streamseg.worker.engine import kind_of_partition
 from streamseg.worker.failure import fatal
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
-from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.partition import WAITING_EVENTS, Partition
@@ -118,7 +117,7 @@ class Keeper:
         return Loaded(self._states(partition), place)
 
     def _states(self, partition: int) -> States:
-        return MemoryStates() if self._folder is None else self._folder.open(partition)
+        return self._kind.memory() if self._folder is None else self._folder.open(partition)
 
     def loading(self, records: int, left: int) -> None:
         """Shows how a take-over goes on."""

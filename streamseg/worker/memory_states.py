@@ -9,24 +9,24 @@ class MemoryStates:
     """The states of one partition in memory."""
 
     def __init__(self) -> None:
-        self.all: dict[bytes, bytes] = {}
-        self.get = self.all.get
+        self._states: dict[bytes, bytes] = {}
+        self.get = self._states.get
 
     def put(self, states: Mapping[bytes, bytes]) -> None:
         """Keeps many states."""
-        self.all.update(states)
+        self._states.update(states)
 
     def delete(self, key: bytes) -> None:
         """Forgets a customer."""
-        self.all.pop(key, None)
+        self._states.pop(key, None)
 
     def items(self) -> Iterable[tuple[bytes, bytes]]:
         """All customers and their states."""
-        return self.all.items()
+        return self._states.items()
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(list(self.all))
+        return iter(list(self._states))
 
     def drop(self) -> None:
         """Forgets all customers."""
-        self.all.clear()
+        self._states.clear()

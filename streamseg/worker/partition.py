@@ -44,6 +44,7 @@ from streamseg.worker.customers import HOT, Customers
 from streamseg.worker.failure import fatal
 from streamseg.worker.loading import Loaded
 from streamseg.worker.log import Item, Log
+from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.placement import Placement, check_key, fault
@@ -51,6 +52,7 @@ from streamseg.worker.redis_entry import Counts, Entry, Move, PackedEntry, Shown
 from streamseg.worker.redis_view import RedisView
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
+from streamseg.worker.states import States
 from streamseg.worker.tolerance import Tally, TooManyRejectedError
 
 if TYPE_CHECKING:
@@ -204,6 +206,11 @@ class Partition:
         """Customers to be shown to it, though nothing has moved."""
         self._shadowed: set[str] = set()
         """Customers whose states have to be written again."""
+
+    @staticmethod
+    def memory() -> States:
+        """An empty place for states, in memory."""
+        return MemoryStates()
 
     def _state(self) -> tuple[Customers, Segmenter]:
         """The customers, and the clock they are under."""

@@ -46,14 +46,8 @@ def make(kind: type[Partition], definitions: Definitions, keys: Keys = Keys.REKE
         Metrics(definitions),
     )  # fmt: skip
     made.customers.epoch = 7
-    made.segmenter.expect(made.customers.load(made_states()))
+    made.segmenter.expect(made.customers.load(kind.memory()))
     return made
-
-
-def made_states() -> Any:
-    from streamseg.worker.memory_states import MemoryStates
-
-    return MemoryStates()
 
 
 def compiled(definitions: Definitions, keys: Keys = Keys.REKEY) -> Partition:
