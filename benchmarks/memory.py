@@ -133,11 +133,14 @@ def wrong(found: Figures, *, whole: bool = True) -> list[str]:
         for each in found["states"]
         if abs(each["formula"] / each["bytes"] - 1) > STATE_ERROR
     ]
-    return told + [
-        f"{each['customers']:,} customers: {each['resident_mb']} MB, by the formula {each['formula_mb']} MB"
-        for each in found["workers"]
-        if whole and abs(each["formula_mb"] / each["resident_mb"] - 1) > WORKER_ERROR
-    ]
+    for each in found["workers"] if whole else ():
+        if abs(each["formula_mb"] / each["resident_mb"] - 1) > WORKER_ERROR:
+            told.append(
+                f"{each['customers']:,} customers: {each['resident_mb']} MB, by the formula {each['formula_mb']} MB"
+            )
+        if each["in_use_bytes"] > sizing.IN_USE * (1 + WORKER_ERROR):
+            told.append(f"{each['in_use_bytes']:,} bytes more of a customer in use, not up to {sizing.IN_USE:,}")
+    return told
 
 
 def markdown(found: Figures) -> str:

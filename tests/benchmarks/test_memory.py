@@ -28,13 +28,14 @@ def test_the_bytes_of_a_state_are_those_of_the_formula() -> None:
 
 def test_a_formula_that_does_not_hold_is_told() -> None:
     states = [{"definitions": "starter", "events": 20, "bytes": 500, "formula": 340}]
-    workers = [{"customers": 100_000, "resident_mb": 200, "formula_mb": 140}]
+    workers = [{"customers": 100_000, "resident_mb": 200, "formula_mb": 140, "in_use_bytes": 9_000}]
 
     told = memory.wrong({"states": states, "workers": workers})
 
     assert told == [
         "starter, 20 events: 500 bytes, by the formula 340",
         "100,000 customers: 200 MB, by the formula 140 MB",
+        "9,000 bytes more of a customer in use, not up to 4,100",
     ]
     assert memory.wrong({"states": [], "workers": workers}, whole=False) == []
 
