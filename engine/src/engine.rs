@@ -259,7 +259,7 @@ impl Engine {
 
     /// A deadline has come off the heap; true if it was put off meanwhile, and is queued again.
     fn came(&mut self, due: i64, key: &Key) -> bool {
-        let Some(known) = self.waking.get_mut(key) else { return false };
+        let Some(known) = self.waking.get_mut(key) else { return true }; // nothing wakes it any more
         let put_off = due < known.wake;
         if known.queued <= due {
             if known.wake == NEVER {
