@@ -192,6 +192,12 @@ def replay(
     help="Where customers are kept: in memory, or in RocksDB under --data.",
 )
 @option(
+    "--engine",
+    type=click.Choice(["auto", "compiled", "python"]),
+    default="auto",
+    help="What applies events: the compiled core, where it can, or Python.",
+)
+@option(
     "--max-rejected",
     type=click.FloatRange(0, 1),
     default=0.5,
@@ -213,20 +219,20 @@ def replay(
 )
 def worker(
     definitions: Path, kafka: tuple[str, ...], redis: str, events: tuple[str, ...], group: str, prefix: str, clock: str,
-    http: tuple[str, int], data: Path, store: str, keys: str, max_rejected: float, max_rejected_run: int,
-    log_level: str,
+    http: tuple[str, int], data: Path, store: str, engine: str, keys: str, max_rejected: float,
+    max_rejected_run: int, log_level: str,
 ) -> None:  # fmt: skip
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
         signal.signal(number, lambda *_: sys.exit(0))
     from streamseg.worker.main import run_worker
-    from streamseg.worker.settings import Clock, Keys, Names, Settings, Store
+    from streamseg.worker.settings import Clock, Engine, Keys, Names, Settings, Store
     from streamseg.worker.tolerance import Tolerance
 
     settings = Settings(
         definitions=definitions, kafka=kafka, redis=redis, events=events, group=group, names=Names(prefix),
-        clock=Clock(clock), http_host=http[0], http_port=http[1], data=data, store=Store(store), log_level=log_level,
-        keys=Keys(keys), tolerance=Tolerance(max_rejected, max_rejected_run),
+        clock=Clock(clock), http_host=http[0], http_port=http[1], data=data, store=Store(store), engine=Engine(engine),
+        log_level=log_level, keys=Keys(keys), tolerance=Tolerance(max_rejected, max_rejected_run),
     )  # fmt: skip
     sys.exit(run_worker(settings))
 

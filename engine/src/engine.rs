@@ -173,6 +173,7 @@ pub struct Engine {
     pool: Vec<Profile>,
     changed: HashMap<(usize, i32, i32, bool), u64>,
     late: Vec<i64>,
+    by_time: usize,
     brimming: bool,
     told_just_now: bool,
     positions: Positions,
@@ -273,7 +274,7 @@ impl Engine {
 
     /// A deadline has come off the heap; true if it was put off meanwhile, and is queued again.
     fn came(&mut self, due: i64, key: &Key) -> bool {
-        let Some(known) = self.waking.get_mut(key) else { return false };
+        let Some(known) = self.waking.get_mut(key) else { return true }; // nothing wakes it any more
         let put_off = due < known.wake;
         if known.queued <= due {
             if known.wake == NEVER {
@@ -429,6 +430,8 @@ impl Engine {
             told.caused = Some(now);
         } else {
             self.late.extend(moves.iter().map(|_| now));
+            self.by_time += moves.len();
+            self.brimming |= self.by_time >= self.deadlines_at_once;
         }
         told.ahead = found;
         self.brimming |= told.size > self.outbox_bytes;
@@ -679,6 +682,7 @@ impl Engine {
             pool: vec![],
             changed: HashMap::new(),
             late: vec![],
+            by_time: 0,
             brimming: false,
             told_just_now: false,
             positions: Positions::default(),
@@ -1000,6 +1004,7 @@ impl Engine {
         self.dirty.clear();
         self.told.clear();
         self.owned.clear();
+        self.by_time = 0;
         self.brimming = false;
     }
 }

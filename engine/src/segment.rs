@@ -217,7 +217,11 @@ pub fn forecast(
                 missing -= 1;
             }
         }
-        at = if missing > 0 { after(plan, kept, moving, at)? } else { NEVER };
+        let next = if missing > 0 { after(plan, kept, moving, at)? } else { NEVER };
+        if next <= at {
+            return Err(Unsure); // of a broken state: time stands still
+        }
+        at = next;
     }
     Ok(())
 }

@@ -49,7 +49,8 @@ def number(value: Any) -> Exact | None:
         return value if -LIMIT < value < LIMIT else None
     if kind is float:
         return _shortest(value)
-    return value if kind is Fraction else None
+    # A stored integer beyond 64 bits is read back as a fraction; what was none before it was stored is none after.
+    return value if kind is Fraction and -LIMIT < value < LIMIT else None
 
 
 def money(value: Any, scale: int) -> Exact | None:

@@ -22,7 +22,6 @@ from streamseg.formats import state as records
 from streamseg.formats.state import MAX_STATE_BYTES, Sent, State
 from streamseg.worker.customers import Customers
 from streamseg.worker.partition import (
-        GROUP_DEADLINES,
     OUTBOX_BYTES,
     REFRESHED,
     Batch,
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 FOLD_EVENTS = 2_000
 GROUP_EVENTS = 16_000
+GROUP_DEADLINES = 2_000
 """See partition.py: in as much time there is room for more."""
 BATCH_BYTES = 512 << 10
 """Size at which what is appended is cut into batches."""
@@ -202,6 +202,7 @@ class CompiledPartition(Partition):
     customers: CompiledCustomers
     segmenter: CompiledSegmenter
     group_events = GROUP_EVENTS
+    group_deadlines = GROUP_DEADLINES
     plan: bytes
     """What the core applies: see native_plan.py."""
 

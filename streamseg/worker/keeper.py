@@ -53,7 +53,7 @@ class Keeper:
         self._placement: Placement | None = None
         self._http: HttpServer | None = None
         self._ticked = 0.0
-        self._kind = kind_of_partition(definitions)
+        self._kind = kind_of_partition(definitions, settings.engine)
         self._folder: RocksFolder | None = None
 
     # Life

@@ -63,6 +63,7 @@ GROUP_EVENTS = 4_000
 FOLD_EVENTS = 500
 """Events folded in one go: some tens of milliseconds, after which others have a turn."""
 GROUP_DEADLINES = 500
+"""Changes by time in a group, about, and deadlines that one event may let fire in it."""
 WAITING_EVENTS = 30_000
 """Above this the partition is not fetched any more until it has caught up."""
 REFRESHED = 200
@@ -150,6 +151,7 @@ class Partition:
     """Owns the customers of one partition from `open` to `close`."""
 
     group_events = GROUP_EVENTS
+    group_deadlines = GROUP_DEADLINES
 
     def __init__(
         self,
@@ -184,6 +186,7 @@ class Partition:
         self._changed: Counter[tuple[str, str, str, str]] = Counter()
         self._stale: dict[str, Mark] = {}
         self._brimming = False
+        self._by_time = 0
         self._mark = Mark(0.0, 0)
         self._sources: dict[str, int] = {}
         self._tallies = defaultdict[str, Tally](partial(Tally, settings.tolerance))
@@ -357,7 +360,7 @@ class Partition:
             if self.segmenter.next_deadline > now:
                 self.segmenter.clock = max(self.segmenter.clock, now)
                 return
-            self.segmenter.advance(now, GROUP_DEADLINES)
+            self.segmenter.advance(now, self.group_deadlines)
             await self._hand_on(Group())
 
     async def _refresh(self) -> None:
@@ -573,6 +576,10 @@ class Partition:
         if change.reason is Reason.EVENT:
             told.caused = change.at
         self._changed[change.scheme, change.origin or "", change.target or "", change.reason._value_] += 1
+        if change.reason is Reason.TIME:
+            self._by_time += 1
+            if self._by_time >= self.group_deadlines:
+                self._brimming = True
         if self._wall and change.reason is Reason.TIME:
             self._metrics.deadline_lateness.observe(max(0, self._shell.wall_clock() - change.at) / 1000)
 
@@ -586,7 +593,7 @@ class Partition:
         shadowed, self._shadowed = self._shadowed, set()
         for customer in shadowed:
             self.customers.rewrite(customer)
-        told, self._told = self._told, {}
+        told, self._told, self._by_time = self._told, {}, 0
         for customer in told:
             profile = self.customers.get(customer)
             assert profile is not None

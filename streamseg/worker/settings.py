@@ -38,6 +38,15 @@ class Store(StrEnum):
     ROCKSDICT = "rocksdict"
 
 
+class Engine(StrEnum):
+    """What applies events."""
+
+    AUTO = "auto"
+    """The compiled core, where it is installed and has words for the definitions; else Python."""
+    COMPILED = "compiled"
+    PYTHON = "python"
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Topics and keys of our own, all with one prefix."""
@@ -102,6 +111,7 @@ class Settings:
     http_port: int
     data: Path
     store: Store = Store.MEMORY
+    engine: Engine = Engine.AUTO
     max_ahead_ms: int = 300_000
     """How far ahead of the wall clock an event may be."""
     tolerance: Tolerance = field(default_factory=Tolerance)

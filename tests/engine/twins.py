@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -12,12 +13,14 @@ from prometheus_client import CollectorRegistry
 from streamseg.core.definitions import Definitions
 from streamseg.formats import state as records
 from streamseg.worker.compiled import CompiledPartition
+from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.native_plan import plan
 from streamseg.worker.partition import Batch, Group, Partition
 from streamseg.worker.placement import Placement
 from streamseg.worker.redis_entry import unpacked
 from streamseg.worker.settings import Clock, Keys, Names, Settings
+from streamseg.worker.states import States
 
 TOPIC = "events"
 
@@ -38,41 +41,183 @@ def settings(**given: Any) -> Settings:
     )  # fmt: skip
 
 
-def make(kind: type[Partition], definitions: Definitions, keys: Keys = Keys.REKEY) -> Partition:
-    """A partition of one, that nothing was loaded into."""
-    shell = SimpleNamespace(log=None, monotonic=lambda: 0.0, wall_clock=lambda: 0, partitions=1)
+def make(kind: type[Partition], definitions: Definitions, keys: Keys = Keys.REKEY, partitions: int = 1) -> Partition:
+    """The first partition of so many, that nothing was loaded into."""
+    shell = SimpleNamespace(log=None, monotonic=lambda: 0.0, wall_clock=lambda: 0, partitions=partitions)
     made = kind(
-        0, definitions, settings(keys=keys), Placement(keys, 1), cast("Any", shell), cast("Any", None),
+        0, definitions, settings(keys=keys), Placement(keys, partitions), cast("Any", shell), cast("Any", None),
         Metrics(definitions),
     )  # fmt: skip
-    made.customers.epoch = 7
-    made.segmenter.expect(made.customers.load(kind.memory()))
+    load(made, kind.memory(), 7)
     return made
 
 
-def compiled(definitions: Definitions, keys: Keys = Keys.REKEY) -> Partition:
-    kind = type("Compiled", (CompiledPartition,), {"plan": plan(definitions)})
-    return make(kind, definitions, keys)
+def load(partition: Partition, states: States, epoch: int) -> None:
+    """Has a partition take over what another one had written."""
+    partition.customers.epoch = epoch
+    partition.segmenter.expect(partition.customers.load(states))
 
 
-def pure(definitions: Definitions, keys: Keys = Keys.REKEY) -> Partition:
-    return make(Partition, definitions, keys)
+class Watched(CompiledPartition):
+    """Notes what the core leaves to Python."""
+
+    def __init__(self, *given: Any) -> None:
+        self.noted = Counter[str]()
+        super().__init__(*given)
+
+    def _fold_one(self, group: Group, topic: str, record: Any, *rest: Any) -> int:
+        self.noted["events for Python"] += 1
+        return super()._fold_one(group, topic, record, *rest)
+
+    def _take_over(self, customer: str, told: Any) -> None:
+        self.noted["customers taken over with changes"] += 1
+        super()._take_over(customer, told)
+
+    def _state(self) -> Any:
+        customers, segmenter = super()._state()
+        fire, state = segmenter.fire, customers.state
+
+        def noted_fire(due: int, key: bytes) -> None:
+            self.noted["deadlines for Python"] += 1
+            fire(due, key)
+
+        def noted_state(customer: str) -> Any:
+            self.noted["states for Python"] += customer not in customers._young
+            return state(customer)
+
+        segmenter.fire, customers.state = noted_fire, noted_state  # type: ignore[method-assign]
+        return customers, segmenter
 
 
-def fold(partition: Partition, records: list[Record]) -> Iterator[Group]:
+def compiled(definitions: Definitions, keys: Keys = Keys.REKEY, partitions: int = 1) -> Watched:
+    kind = type("Compiled", (Watched,), {"plan": plan(definitions)})
+    return cast("Watched", make(kind, definitions, keys, partitions))
+
+
+def pure(definitions: Definitions, keys: Keys = Keys.REKEY, partitions: int = 1) -> Partition:
+    return make(Partition, definitions, keys, partitions)
+
+
+def fold(partition: Partition, records: Sequence[Record], topic: str = TOPIC) -> Iterator[Group]:
     """The groups that these events come to."""
 
     async def ack() -> None: ...
 
-    batch = Batch(TOPIC, cast("Any", records), cast("Any", ack))
+    batch = Batch(topic, cast("Any", records), cast("Any", ack))
     partition._batches.append(batch)
-    while partition._batches:
+    while partition._batches and partition._refusal is None:
         group = Group()
         partition._brimming = False
         while partition._batches and not partition._brimming:
             partition._fold(group, batch)
         partition._complete(group)
         yield group
+
+
+def stored(partition: Partition) -> dict[bytes, bytes]:
+    """All state records that a partition keeps."""
+    return dict(partition.customers._states.items())
+
+
+def same(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str = "") -> None:
+    """Asserts that two views are equal, and shows only what differs."""
+    different = [name for name in theirs if ours[name] != theirs[name]]
+    assert [(name, ours[name]) for name in different] == [(name, theirs[name]) for name in different], where
+
+
+class Pair:
+    """Both of them; whatever is done is done to both, and has to come to the same."""
+
+    def __init__(self, definitions: Definitions, keys: Keys = Keys.REKEY, partitions: int = 1) -> None:
+        self._made = definitions, keys, partitions
+        self.pure, self.compiled = pure(*self._made), compiled(*self._made)
+        self.noted = Counter[str]()
+
+    @property
+    def both(self) -> tuple[Partition, Partition]:
+        return self.pure, self.compiled
+
+    def fold(self, records: Sequence[Record], topic: str = TOPIC) -> None:
+        """Folds events, and compares group by group."""
+        expected, got = (list(self._seen(one, records, topic)) for one in self.both)
+        for number, (theirs, ours) in enumerate(zip(expected, got, strict=False)):
+            same(ours, theirs, f"group {number}")
+        assert len(got) == len(expected)
+
+    def _seen(self, partition: Partition, records: Sequence[Record], topic: str) -> Iterator[Mapping[str, Any]]:
+        for group in fold(partition, records, topic):
+            yield seen(partition, group)
+
+    def advance(self, now: int) -> None:
+        """Passes time."""
+        assert all(one.segmenter.advance(now) for one in self.both)
+        self.complete()
+
+    def advance_some(self, now: int, limit: int) -> bool:
+        """Passes time by so many deadlines; whether none is left."""
+        expected, got = (one.segmenter.advance(now, limit) for one in self.both)
+        self.complete()
+        assert got == expected
+        return expected
+
+    def advance_by(self, now: int, limit: int) -> None:
+        """Passes time by so many deadlines a group; how many come to nothing depends on what is in memory."""
+        expected, got = (self._advanced(one, now, limit) for one in self.both)
+        assert got == expected
+
+    def _advanced(self, partition: Partition, now: int, limit: int) -> Any:
+        made: list[Any] = []
+        done = False
+        while not done:
+            done, group = partition.segmenter.advance(now, limit), Group()
+            partition._complete(group)
+            made += items(group.changes)
+        states = {key: plain(partition, data) for key, data in stored(partition).items()}
+        return sorted(made), states, partition.segmenter.clock, sorted(partition.customers.census.rows())
+
+    def complete(self) -> None:
+        expected, got = Group(), Group()
+        self.pure._complete(expected)
+        self.compiled._complete(got)
+        same(seen(self.compiled, got), seen(self.pure, expected))
+
+    def show(self, customers: Iterable[str], *, told: bool) -> None:
+        """Shows customers to Redis, as their states say: what only time has changed is not in them."""
+        self.pure.customers._young.clear()
+        self.pure.customers._old.clear()
+        found = []
+        for one in self.both:
+            group = Group()
+            one._show(group, list(customers), told=told)
+            one._complete(group)
+            found.append(seen(one, group))
+        same(found[1], found[0])
+
+    def refresh(self, before: float) -> list[str]:
+        """Tells of forecasts that have moved."""
+        expected, got = (one._take_stale(before) for one in self.both)
+        assert got == expected
+        self.show(expected, told=True)
+        return expected
+
+    def at(self, seconds: float, offset: int) -> None:
+        """Sets the monotonic clock, and how far the changelog is published."""
+        for one in self.both:
+            cast("Any", one._shell).monotonic = lambda: seconds
+            one._published = offset
+
+    def swap(self, states: type[States] = MemoryStates) -> None:
+        """Lets each take over what the other one has written, as after a restart."""
+        before = self.both
+        self.noted += self.compiled.noted
+        self.pure, self.compiled = pure(*self._made), compiled(*self._made)
+        for one, other in zip(self.both, reversed(before), strict=True):
+            given = states()
+            given.put(stored(other))
+            load(one, given, 8)
+            one.segmenter.clock, one.segmenter.observed_from = other.segmenter.clock, other.segmenter.observed_from
+            one._sources, one._settled_sources = dict(other._sources), dict(other._sources)
+            one._tallies, one._observed = other._tallies, dict(other._observed)
 
 
 def items(given: Any) -> list[Any]:
@@ -91,6 +236,8 @@ def seen(partition: Partition, group: Group) -> Mapping[str, Any]:
             for entry in map(unpacked, group.entries)
         ),
         "rejects": group.rejects,
+        "sent on": group.sent_on,
+        "rejections": group.rejections,
         "clock": group.clock,
         "sources": group.sources,
         "counts": group.counts,
@@ -117,7 +264,7 @@ def plain(partition: Partition, data: bytes) -> Any:
 
 
 def counted(partition: Partition) -> list[tuple[str, Any, float]]:
-    names = ("streamseg_events", "streamseg_changes", "streamseg_segment_changes")
+    names = ("streamseg_events", "streamseg_changes", "streamseg_segment_changes", "streamseg_rekeyed")
     registry: CollectorRegistry = partition._metrics.registry
     return sorted(
         (sample.name, tuple(sorted(sample.labels.items())), sample.value)

@@ -18,13 +18,13 @@ from unittest import mock
 
 from streamseg.worker.app import ShellApp
 from streamseg.worker.batches import BatchConsumer
-from streamseg.worker.engine import VARIABLE
 from streamseg.worker.lease import Lease
 from streamseg.worker.loading import Loaded
 from streamseg.worker.partition import Partition
 from streamseg.worker.redis_server import Server
 from streamseg.worker.store import PartitionStore
 from tests.simulator.redis import Data
+from tests.simulator.worker import ENGINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Broken:
     def applied(self) -> Iterator[None]:
         """Have the product like that for a while."""
         with ExitStack() as patches:
-            patches.enter_context(mock.patch.dict(os.environ, {VARIABLE: "python"}))  # what is edited is Python
+            patches.enter_context(mock.patch.dict(os.environ, {ENGINE: "python"}))  # what is edited is Python
             for method in {edit.method for edit in self.edits}:
                 patches.enter_context(mock.patch.object(_owner(method), method.__name__, self._edited(method)))
             yield

@@ -36,7 +36,6 @@ from streamseg.worker import (
     redis_view,
     store,
 )
-from streamseg.worker.engine import VARIABLE
 from streamseg.worker.log import Item
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.placement import partition_of
@@ -50,6 +49,7 @@ from tests.simulator.redis import SimulatedRedis
 from tests.simulator.worker import (
     BEGAN_MS,
     CHANGELOG,
+    ENGINE,
     EVENTS,
     MAX_AHEAD_SECONDS,
     NAMES,
@@ -415,9 +415,9 @@ def simulated(world: World) -> Iterator[None]:
 
     clock = SimpleNamespace(monotonic=now, perf_counter=now, time=now)
     chance = SimpleNamespace(token_hex=lambda size: f"{world.dice.randrange(1 << 8 * size):x}")
-    engine = os.environ.get(VARIABLE, ("auto", "python")[world.seed % 2])  # every other story without the compiled core
+    engine = os.environ.get(ENGINE, ("auto", "python")[world.seed % 2])  # every other story without the compiled core
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.dict(os.environ, {VARIABLE: engine}))
+        patches.enter_context(mock.patch.dict(os.environ, {ENGINE: engine}))
         for module in (batches, keeper, log, partition, reading, redis_view, store):
             patches.enter_context(mock.patch.object(module, "time", clock))
         patches.enter_context(mock.patch.object(redis_server, "secrets", chance))

@@ -7,6 +7,7 @@ the view. Simulated are Faust and aiokafka, hence who calls these, and when.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from streamseg.worker.log import Log
 from streamseg.worker.placement import Placement
 from streamseg.worker.reading import Reading, Readings
 from streamseg.worker.redis_view import RedisView
-from streamseg.worker.settings import Clock, Keys, Names, Settings
+from streamseg.worker.settings import Clock, Engine, Keys, Names, Settings
 from streamseg.worker.shell import Shell
 from streamseg.worker.store import PartitionStore
 from streamseg.worker.tolerance import Tolerance
@@ -37,6 +38,8 @@ from tests.simulator.broker import Batch, Broker, Metadata, Record
 from tests.simulator.loop import WORKER, SimulatedLoop
 
 EVENTS = "events"
+ENGINE = "STREAMSEG_ENGINE"
+"""The variable that chooses it."""
 NAMES = Names("sim")
 GROUP = "g"
 CHANGELOG, REKEYED = NAMES.changelog(GROUP), NAMES.rekeyed(GROUP)
@@ -51,7 +54,7 @@ def settings(clock: Clock, keys: Keys) -> Settings:
     return Settings(
         definitions=Path("simulated.yaml"), kafka=(), redis="redis://nowhere/0", events=(EVENTS,), group=GROUP,
         names=NAMES, clock=clock, http_host="", http_port=0, data=Path(), keys=keys, tolerance=Tolerance(1, 0),
-        max_ahead_ms=1000 * MAX_AHEAD_SECONDS,
+        max_ahead_ms=1000 * MAX_AHEAD_SECONDS, engine=Engine(os.environ.get(ENGINE, Engine.AUTO)),
     )  # fmt: skip
 
 
