@@ -78,6 +78,7 @@ def _pop(fetcher: Any, tp: TopicPartition) -> Iterator[tuple[int, deque[Any]]]:
             batches.append(sent._records.next_batch())
         sent.next_fetch_offset = batches[-1].next_offset
         result._update_position()
+        sent._records_iterator = None  # refers to what refers to it: all that was sent would stay until a collection
         yield start, batches
 
 

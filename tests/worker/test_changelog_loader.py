@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import PartitionRecords
 
 from streamseg.worker.fetches import Record
 from streamseg.worker.store import LOAD_SETTINGS, ChangelogLoader
@@ -53,3 +55,26 @@ def test_each_record_from_start_to_end_comes_once_and_in_order(
     for partition, sent in log.items():
         wanted = [(offset, sent[offset].key, sent[offset].value) for offset in range(start, end)]
         assert found[partition] == wanted
+
+
+async def fetches_kept(site: Site, ends: dict[int, int]) -> int:
+    """How many fetches are in memory when all were taken, if each brings one batch and nobody collects garbage."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=site.kafka, **{**LOAD_SETTINGS, "max_partition_fetch_bytes": 1}
+        ) as consumer:
+            loader = ChangelogLoader(site.events[0], consumer)
+            await loader.read(dict.fromkeys(ends, 0), ends, dict.fromkeys(ends, list[Record]().extend))
+            return sum(type(each) is PartitionRecords for each in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+def test_what_was_fetched_goes_as_it_is_taken(kafka: str, redis_url: str, prefix: str, tmp_path: Path) -> None:
+    site = Site(kafka, redis_url, prefix, tmp_path, partitions=2).create()
+    for _ in range(10):
+        site.send({partition: written(partition)[:100] for partition in range(2)})
+    # What the last round of the loop brought, and what was on its way.
+    assert do(fetches_kept(site, dict.fromkeys(range(2), 1_000))) <= 4
