@@ -549,7 +549,7 @@ fn class_of(kind: &str) -> &str {
 fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
     let Some(worth) = &plan.worth else { return Ok(0) };
     let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
-    match alone(&scope, &worth.needs, &worth.node)? {
+    match alone(&scope, worth)? {
         Val::Null => Ok(0),
         value => rounded(value),
     }
@@ -648,7 +648,8 @@ impl Engine {
         max_record_bytes: usize,
         source: &[u8],
     ) -> PyResult<Self> {
-        let plan: Plan = rmp_serde::from_slice(plan).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let mut plan: Plan = rmp_serde::from_slice(plan).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        plan.settle();
         if plan.locals.len() > MAX_LOCALS {
             return Err(PyValueError::new_err("too many features"));
         }

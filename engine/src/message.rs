@@ -4,12 +4,17 @@ use crate::plan::{Plan, Scheme};
 use crate::profile::{Profile, UNSET};
 use crate::segment::{Forecast, Move};
 use crate::time::{day_text, instant_text, NEVER};
-use crate::value::{evaluate, fill, Customer, Scope, Val, MAX_LOCALS};
+use crate::value::{evaluate, Customer, Locals, Scope, Val};
 use crate::wire::{put_array, put_int, put_text};
 use crate::Unsure;
 
 pub fn put_json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
+    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     for &byte in text.as_bytes() {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
@@ -189,15 +194,14 @@ pub fn change_data(
     out.extend_from_slice(if told.complete { b",\"complete\":true" } else { b",\"complete\":false" });
     out.extend_from_slice(b",\"holdout\":false,\"values\":{");
     let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
-    let mut locals = [Val::Null; MAX_LOCALS];
-    fill(&scope, &scheme.value_needs, &mut locals)?;
+    let locals = Locals::new();
     for (place, shown) in scheme.values.iter().enumerate() {
         if place > 0 {
             out.push(b',');
         }
         put_json_text(&mut out, &shown.name);
         out.push(b':');
-        let value = evaluate(&shown.node, &Customer { scope: &scope, locals: &locals })?;
+        let value = evaluate(&shown.node, &Customer { scope: &scope, base: &scope, locals: &locals })?;
         put_value(&mut out, value, shown.money, plan.digits as usize)?;
     }
     out.extend_from_slice(b"}}");

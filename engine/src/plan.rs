@@ -13,7 +13,7 @@ pub enum Sign {
 }
 
 /// An expression over a customer and an instant, or, in a filter, over an event.
-#[derive(Deserialize, Debug)]
+#[derive(Deserialize, Debug, Clone)]
 pub enum Node {
     Null,
     Bool(bool),
@@ -121,15 +121,7 @@ pub struct Rise {
 #[derive(Deserialize, Debug)]
 pub struct Step {
     pub windows: Vec<usize>,
-    pub needs: Vec<usize>,
     pub difference: Option<Node>,
-}
-
-/// A condition with the locals it needs.
-#[derive(Deserialize, Debug)]
-pub struct Evaluator {
-    pub needs: Vec<usize>,
-    pub node: Node,
 }
 
 #[derive(Deserialize, Debug)]
@@ -144,9 +136,8 @@ pub struct Scheme {
     pub name: String,
     pub names: Vec<String>,
     pub whens: Vec<Node>,
-    pub stays: Vec<Option<Evaluator>>,
+    pub stays: Vec<Option<Node>>,
     pub min_stays: Vec<i64>,
-    pub value_needs: Vec<usize>,
     pub values: Vec<Shown>,
     /// The longest window that is read; 0 if none is.
     pub longest: i64,
@@ -182,10 +173,8 @@ pub struct Plan {
     /// Fields of purchases whose sums a full refund takes back.
     pub reversible: Vec<String>,
     pub locals: Vec<Node>,
-    /// Locals that any `when` needs.
-    pub needs: Vec<usize>,
     pub schemes: Vec<Scheme>,
-    pub worth: Option<Evaluator>,
+    pub worth: Option<Node>,
     pub rises: Vec<Rise>,
     pub falls: Vec<Fall>,
     pub steps: Vec<Step>,
@@ -193,7 +182,55 @@ pub struct Plan {
     pub may_fail: bool,
 }
 
+impl Node {
+    /// Puts locals that are next to nothing into the place of their names.
+    fn settle(&mut self, locals: &[Node]) {
+        match self {
+            Node::Local(place) => {
+                if let Some(simple @ (Node::Total(_) | Node::Since(_) | Node::Int(_))) = locals.get(*place) {
+                    *self = simple.clone();
+                }
+            }
+            Node::Add(left, right)
+            | Node::Subtract(left, right)
+            | Node::Multiply(left, right)
+            | Node::Divide(left, right)
+            | Node::Compare(_, left, right)
+            | Node::Same(left, right)
+            | Node::Differs(left, right)
+            | Node::Ordered(_, left, right) => {
+                left.settle(locals);
+                right.settle(locals);
+            }
+            Node::And(nodes) | Node::Or(nodes) => nodes.iter_mut().for_each(|node| node.settle(locals)),
+            Node::Not(inner)
+            | Node::IsNull(inner)
+            | Node::IsTrue(inner)
+            | Node::Number(inner)
+            | Node::Below(_, inner) => inner.settle(locals),
+            Node::If(test, yes, no) => [test, yes, no].into_iter().for_each(|node| node.settle(locals)),
+            _ => {}
+        }
+    }
+}
+
 impl Plan {
+    /// Makes conditions quicker to evaluate.
+    pub fn settle(&mut self) {
+        for place in 0..self.locals.len() {
+            let (before, after) = self.locals.split_at_mut(place);
+            after[0].settle(before);
+        }
+        let locals = &self.locals;
+        for scheme in &mut self.schemes {
+            scheme.whens.iter_mut().for_each(|node| node.settle(locals));
+            scheme.stays.iter_mut().flatten().for_each(|node| node.settle(locals));
+            scheme.values.iter_mut().for_each(|shown| shown.node.settle(locals));
+        }
+        self.steps.iter_mut().filter_map(|step| step.difference.as_mut()).for_each(|node| node.settle(locals));
+        self.worth.iter_mut().for_each(|node| node.settle(locals));
+    }
+
     pub fn taps_of(&self, kind: &str) -> &[usize] {
         self.by_type.iter().find(|(name, _)| name == kind).map_or(&self.engagement, |(_, taps)| taps)
     }

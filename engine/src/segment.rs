@@ -3,7 +3,7 @@
 use crate::plan::{Fall, Plan, Step};
 use crate::profile::{advance, Kept, Moving, Profile, Rows};
 use crate::time::{LAST_INSTANT, NEVER};
-use crate::value::{alone, condition, fill, Customer, Scope, Val, MAX_LOCALS};
+use crate::value::{alone, condition, Customer, Locals, Scope, Val};
 use crate::wire::NONE;
 use crate::Unsure;
 
@@ -30,16 +30,15 @@ pub const NO_FORECAST: Forecast = Forecast { at: NEVER, target: -1 };
 pub fn decide(plan: &Plan, kept: &Kept, moving: &mut Moving, now: i64, moves: &mut Vec<Move>) -> Result<(), Unsure> {
     moves.clear();
     let before = &*moving;
-    let scope = Scope { plan, kept, moving: before, now };
-    let mut locals = [Val::Null; MAX_LOCALS];
-    fill(&scope, &plan.needs, &mut locals)?;
+    let base = Scope { plan, kept, moving: before, now };
+    let locals = Locals::new();
     let mut changed: Option<Moving> = None;
     for (place, scheme) in plan.schemes.iter().enumerate() {
         let current_state = changed.as_ref().unwrap_or(before);
         let scope = Scope { plan, kept, moving: current_state, now };
         let mut candidate = scheme.whens.len() as i32;
         for (segment, when) in scheme.whens.iter().enumerate() {
-            if condition(when, &Customer { scope: &scope, locals: &locals })? {
+            if condition(when, &Customer { scope: &scope, base: &base, locals: &locals })? {
                 candidate = segment as i32;
                 break;
             }
@@ -72,7 +71,7 @@ fn keeps(scope: &Scope, place: usize, current: i32) -> Result<bool, Unsure> {
         return Ok(true);
     }
     match &scheme.stays[current as usize] {
-        Some(stays) => Ok(alone(scope, &stays.needs, &stays.node)? == Val::Bool(true)),
+        Some(stays) => Ok(alone(scope, stays)? == Val::Bool(true)),
         None => Ok(false),
     }
 }
@@ -162,7 +161,7 @@ fn step_after(plan: &Plan, step: &Step, kept: &Kept, moving: &Moving, now: i64) 
         }
     }
     let Some(node) = &step.difference else { return Ok(nearest) };
-    let at = |now| alone(&Scope { plan, kept, moving, now }, &step.needs, node);
+    let at = |now| alone(&Scope { plan, kept, moving, now }, node);
     match (at(now)?, at(now + 1)?) {
         (Val::Null, _) | (_, Val::Null) => Ok(nearest),
         (Val::Int(here), Val::Int(there)) => {

@@ -1,5 +1,6 @@
 //! What expressions come to; the rules are those of streamseg/core/value.py.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 
 use crate::event::{self, Value};
@@ -167,18 +168,42 @@ pub trait Leaves<'a> {
     fn leaf(&self, node: &'a Node) -> Result<Val<'a>, Unsure>;
 }
 
-/// A customer at an instant.
-pub struct Customer<'a, 'l> {
-    pub scope: &'l Scope<'a>,
-    pub locals: &'l [Val<'a>],
+/// Named features and scores, each evaluated when it is asked for first.
+pub struct Locals<'a>([Cell<Option<Val<'a>>>; MAX_LOCALS]);
+
+/// Most locals that definitions may have here.
+pub const MAX_LOCALS: usize = 40;
+
+impl<'a> Locals<'a> {
+    pub fn new() -> Self {
+        Locals([const { Cell::new(None) }; MAX_LOCALS])
+    }
+
+    #[inline]
+    fn get(&self, base: &Scope<'a>, place: usize) -> Result<Val<'a>, Unsure> {
+        let cell = self.0.get(place).ok_or(Unsure)?;
+        if let Some(known) = cell.get() {
+            return Ok(known);
+        }
+        let value = evaluate(&base.plan.locals[place], &Customer { scope: base, base, locals: self })?;
+        cell.set(Some(value));
+        Ok(value)
+    }
 }
 
-impl<'a> Leaves<'a> for Customer<'a, '_> {
+/// A customer at an instant; what is named is of `base`, whatever has moved since.
+pub struct Customer<'a, 'b, 'l> {
+    pub scope: &'l Scope<'a>,
+    pub base: &'l Scope<'b>,
+    pub locals: &'l Locals<'b>,
+}
+
+impl<'a, 'b: 'a> Leaves<'a> for Customer<'a, 'b, '_> {
     #[inline]
     fn leaf(&self, node: &'a Node) -> Result<Val<'a>, Unsure> {
         let scope = self.scope;
         Ok(match node {
-            Node::Local(place) => self.locals[*place],
+            Node::Local(place) => self.locals.get(self.base, *place)?,
             Node::Total(slot) => optional(scope.moving.totals[*slot]),
             Node::Since(mark) => match scope.kept.marks[*mark] {
                 NONE => Val::Null,
@@ -312,25 +337,7 @@ pub fn condition<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<bool, 
     }
 }
 
-/// Most locals that definitions may have here.
-pub const MAX_LOCALS: usize = 40;
-
-/// Evaluates these locals, in order; those before may be used by those after.
-#[inline]
-pub fn fill<'a>(scope: &Scope<'a>, needs: &[usize], locals: &mut [Val<'a>; MAX_LOCALS]) -> Result<(), Unsure> {
-    for &place in needs {
-        let value = evaluate(&scope.plan.locals[place], &Customer { scope, locals: &locals[..] })?;
-        locals[place] = value;
-    }
-    Ok(())
-}
-
-/// One expression with its locals.
-pub fn alone<'a>(scope: &Scope<'a>, needs: &[usize], node: &'a Node) -> Result<Val<'a>, Unsure> {
-    if needs.is_empty() {
-        return evaluate(node, &Customer { scope, locals: &[] });
-    }
-    let mut locals = [Val::Null; MAX_LOCALS];
-    fill(scope, needs, &mut locals)?;
-    evaluate(node, &Customer { scope, locals: &locals[..] })
+/// One expression.
+pub fn alone<'a>(scope: &Scope<'a>, node: &'a Node) -> Result<Val<'a>, Unsure> {
+    evaluate(node, &Customer { scope, base: scope, locals: &Locals::new() })
 }

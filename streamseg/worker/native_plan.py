@@ -7,7 +7,7 @@ core has no word for raises UnsupportedError, and the worker applies the definit
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -204,10 +204,9 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
     if len(source.locals) > MOST_LOCALS:
         raise UnsupportedError(f"more than {MOST_LOCALS} features and scores")
     translator = Translator(definitions)
-    names = list(source.locals)
     locals_ = [translator.read(code) for _, code in source.locals.values()]
     schemes = [
-        _scheme(definitions, place, code, translator, names) for place, code in enumerate(source.schemes)
+        _scheme(definitions, place, code, translator) for place, code in enumerate(source.schemes)
     ]  # fmt: skip
     turns = source.turns
     return {
@@ -224,9 +223,8 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
         "max_text": MAX_TEXT,
         **_layout(layout, translator),
         "locals": locals_,
-        "needs": _needs(source.needs, names),
         "schemes": schemes,
-        "worth": _evaluator(source.worth, translator, names),
+        "worth": _read(source.worth, translator),
         "rises": [{"mark": one.mark, "offsets": list(one.offsets)} for one in turns.rises],
         "falls": [
             {"slot": one.slot, "window": one.window.index, "column": one.column - 1, "limits": list(one.limits)}
@@ -235,7 +233,6 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
         "steps": [
             {
                 "windows": [window.index for window in one.windows],
-                "needs": _needs(one.needs, names),
                 "difference": translator.read(one.code) if one.code else None,
             }
             for one in turns.steps
@@ -245,21 +242,11 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
     }
 
 
-def _needs(needs: Iterable[str], names: list[str]) -> list[int]:
-    """Places of locals in their order; scores stand on what comes first of them."""
-    wanted = set(needs)
-    if "" in names and any(name in wanted for name in names[names.index("") + 1 :]):
-        wanted.add("")
-    return [place for place, name in enumerate(names) if name in wanted]
+def _read(code: Code | None, translator: Translator) -> Node | None:
+    return None if code is None else translator.read(code.text)
 
 
-def _evaluator(code: Code | None, translator: Translator, names: list[str]) -> dict[str, Any] | None:
-    return None if code is None else {"needs": _needs(code.needs, names), "node": translator.read(code.text)}
-
-
-def _scheme(
-    definitions: Definitions, place: int, code: SchemeCode, translator: Translator, names: list[str]
-) -> dict[str, Any]:
+def _scheme(definitions: Definitions, place: int, code: SchemeCode, translator: Translator) -> dict[str, Any]:
     compiled = definitions.schemes[place]
     shown = [
         {"name": name, "node": translator.read(local), "money": kind is Kind.MONEY}
@@ -269,9 +256,8 @@ def _scheme(
         "name": compiled.scheme.name,
         "names": list(compiled.scheme.names),
         "whens": [translator.read(when) for when in code.whens],
-        "stays": [_evaluator(stay, translator, names) for stay in code.stays],
+        "stays": [_read(stay, translator) for stay in code.stays],
         "min_stays": [_fits(stay)[0] for stay in compiled.rules.min_stays],
-        "value_needs": _needs(code.values, names),
         "values": shown,
         "longest": 0 if compiled.longest == ALL else compiled.longest,
         "endless": compiled.longest == ALL,
