@@ -5,7 +5,7 @@ use crate::profile::{Profile, UNSET};
 use crate::segment::{Forecast, Move};
 use crate::time::{day_text, instant_text, NEVER};
 use crate::value::{evaluate, Customer, Locals, Scope, Val};
-use crate::wire::{put_array, put_int, put_text};
+use crate::wire::{put_array, put_int, put_text, put_text_head};
 use crate::Unsure;
 
 pub fn put_json_text(out: &mut Vec<u8>, text: &str) {
@@ -91,6 +91,15 @@ pub fn rounded(value: Val) -> Result<i64, Unsure> {
 
 /// Major units with the currency's decimals; more of them only where a quotient needs them (four at most).
 fn put_money(out: &mut Vec<u8>, value: Val, digits: usize) -> Result<(), Unsure> {
+    if let (Val::Int(minor @ 0..), 1..=4) = (value, digits) {
+        let unit = 10i64.pow(digits as u32);
+        put_int_text(out, minor / unit);
+        out.push(b'.');
+        let start = out.len();
+        put_int_text(out, minor % unit + unit); // a one before them, for the zeros
+        out.remove(start);
+        return Ok(());
+    }
     let (scaled, extra) = match value {
         Val::Int(number) => (number as i128, 0),
         Val::Ratio(n, d) => (half_even(n as i128 * 10_000, d as i128), 4),
@@ -199,8 +208,7 @@ pub fn change_data(
         if place > 0 {
             out.push(b',');
         }
-        put_json_text(&mut out, &shown.name);
-        out.push(b':');
+        out.extend_from_slice(&shown.label);
         let value = evaluate(&shown.node, &Customer { scope: &scope, base: &scope, locals: &locals })?;
         put_value(&mut out, value, shown.money, plan.digits as usize)?;
     }
@@ -259,6 +267,13 @@ fn ascii(text: &[u8]) -> &str {
     std::str::from_utf8(text).unwrap_or_default()
 }
 
+fn joined(out: &mut Vec<u8>, left: &str, sign: &str, right: &str) {
+    put_text_head(out, left.len() + sign.len() + right.len());
+    for part in [left, sign, right] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// What the script in Redis is told of a customer (see redis_server.py).
 pub fn entry(
     plan: &Plan,
@@ -278,16 +293,12 @@ pub fn entry(
     let given = |place: usize| usize::from(ahead[place].at != NEVER) + usize::from(ahead[place].target != UNSET);
     put_array(&mut out, 4 + shown.iter().map(|&place| 4 + 2 * given(place)).sum::<usize>());
     put_text(&mut out, "version");
-    put_text(&mut out, &profile.version.to_string());
+    let mut text = Vec::with_capacity(20);
+    put_int_text(&mut text, profile.version as i64);
+    put_text(&mut out, ascii(&text));
     put_text(&mut out, "updated_at");
     put_text(&mut out, ascii(&instant_text(profile.moving.at)));
-    let mut field = String::new();
-    let mut name = |out: &mut Vec<u8>, scheme: &Scheme, what: &str| {
-        field.clear();
-        field.push_str(&scheme.name);
-        field.push_str(what);
-        put_text(out, &field);
-    };
+    let name = |out: &mut Vec<u8>, scheme: &Scheme, what: &str| joined(out, &scheme.name, "", what);
     for &place in &shown {
         let scheme = &plan.schemes[place];
         put_text(&mut out, &scheme.name);
@@ -325,8 +336,8 @@ pub fn entry(
         let scheme = &plan.schemes[each.scheme];
         put_array(&mut out, 3);
         put_int(&mut out, each.version as i64);
-        put_text(&mut out, &format!("{}:{}", scheme.name, ascii(&day_text(each.at))));
-        put_text(&mut out, &format!("{}>{}", scheme.names[each.origin as usize], scheme.names[each.target as usize]));
+        joined(&mut out, &scheme.name, ":", ascii(&day_text(each.at)));
+        joined(&mut out, &scheme.names[each.origin as usize], ">", &scheme.names[each.target as usize]);
     }
     put_int(&mut out, partition);
     put_int(&mut out, epoch as i64);

@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::message::put_json_text;
+
 #[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
 pub enum Sign {
     Less,
@@ -52,6 +54,9 @@ pub enum Node {
     Below(Vec<(i64, i64)>, Box<Node>),
     /// The number that a property is; null if it is none.
     Number(Box<Node>),
+    /// `first`, and one more (or less) for each of the points (ascending) that is below a number; null if the guard is.
+    #[serde(skip)]
+    Score { guard: Box<Node>, first: i64, step: i64, points: Vec<i64>, of: Box<Node> },
 }
 
 #[derive(Deserialize, Debug)]
@@ -127,6 +132,9 @@ pub struct Step {
 #[derive(Deserialize, Debug)]
 pub struct Shown {
     pub name: String,
+    /// The name as JSON, with its colon.
+    #[serde(skip)]
+    pub label: Vec<u8>,
     pub node: Node,
     pub money: bool,
 }
@@ -208,9 +216,28 @@ impl Node {
             | Node::IsTrue(inner)
             | Node::Number(inner)
             | Node::Below(_, inner) => inner.settle(locals),
-            Node::If(test, yes, no) => [test, yes, no].into_iter().for_each(|node| node.settle(locals)),
+            Node::If(test, yes, no) => {
+                [test, yes, no].into_iter().for_each(|node| node.settle(locals));
+                if let Some(score) = self.as_score() {
+                    *self = score;
+                }
+            }
             _ => {}
         }
+    }
+
+    /// A score of RFM, if that is what it is: what definitions ask for most.
+    fn as_score(&self) -> Option<Node> {
+        let Node::If(test, yes, no) = self else { return None };
+        let (Node::IsNull(guard), Node::Null) = (&**test, &**yes) else { return None };
+        let (first, step, below) = match &**no {
+            Node::Add(first, below) => (first, 1, below),
+            Node::Subtract(first, below) => (first, -1, below),
+            _ => return None,
+        };
+        let (Node::Int(first), Node::Below(points, of)) = (&**first, &**below) else { return None };
+        let points = points.iter().map(|&(n, d)| (d == 1).then_some(n)).collect::<Option<Vec<i64>>>()?;
+        Some(Node::Score { guard: guard.clone(), first: *first, step, points, of: of.clone() })
     }
 }
 
@@ -225,7 +252,11 @@ impl Plan {
         for scheme in &mut self.schemes {
             scheme.whens.iter_mut().for_each(|node| node.settle(locals));
             scheme.stays.iter_mut().flatten().for_each(|node| node.settle(locals));
-            scheme.values.iter_mut().for_each(|shown| shown.node.settle(locals));
+            for shown in &mut scheme.values {
+                shown.node.settle(locals);
+                put_json_text(&mut shown.label, &shown.name);
+                shown.label.push(b':');
+            }
         }
         self.steps.iter_mut().filter_map(|step| step.difference.as_mut()).for_each(|node| node.settle(locals));
         self.worth.iter_mut().for_each(|node| node.settle(locals));

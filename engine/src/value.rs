@@ -289,8 +289,29 @@ pub fn evaluate<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<Val<'a>
             Val::Int(count)
         }
         Node::Number(inner) => number(evaluate(inner, leaves)?)?,
+        Node::Score { guard, first, step, points, of } => {
+            if at_hand(guard, leaves).is_none() && evaluate(guard, leaves)? == Val::Null {
+                return Ok(Val::Null);
+            }
+            let below = match at_hand(of, leaves) {
+                Some(number) => points.iter().take_while(|&&point| point < number).count(),
+                None => below(points, evaluate(of, leaves)?)?,
+            };
+            Val::Int(first + step * below as i64)
+        }
         leaf => leaves.leaf(leaf)?,
     })
+}
+
+fn below(points: &[i64], value: Val) -> Result<usize, Unsure> {
+    let mut count = 0;
+    for &point in points {
+        if order(Val::Int(point), value)?.ok_or(Unsure)? != Ordering::Less {
+            break;
+        }
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A number that is at hand, of what is compared most.

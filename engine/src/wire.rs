@@ -93,12 +93,17 @@ pub fn put_bytes(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 #[inline]
-pub fn put_text(out: &mut Vec<u8>, value: &str) {
-    if value.len() < 32 {
-        out.push(0xa0 | value.len() as u8);
+pub fn put_text_head(out: &mut Vec<u8>, length: usize) {
+    if length < 32 {
+        out.push(0xa0 | length as u8);
     } else {
-        put_length(out, value.len(), Some(0xd9), [0xda, 0xdb]);
+        put_length(out, length, Some(0xd9), [0xda, 0xdb]);
     }
+}
+
+#[inline]
+pub fn put_text(out: &mut Vec<u8>, value: &str) {
+    put_text_head(out, value.len());
     out.extend_from_slice(value.as_bytes());
 }
 
