@@ -108,12 +108,13 @@ impl Records {
     /// Gives for each batch how many records it has, and its bytes, to which `stamp` adds the producer.
     pub fn seal(&self, timestamp_ms: i64, compression: Compression) -> Vec<(usize, Vec<u8>)> {
         let mut encoder = snap::raw::Encoder::new();
+        let mut room = Vec::new();
         self.batches
             .iter()
             .map(|batch| {
                 let sealed = match compression {
                     Compression::None => batch.plain(timestamp_ms),
-                    Compression::Snappy => batch.compressed(timestamp_ms, &mut encoder),
+                    Compression::Snappy => batch.compressed(timestamp_ms, &mut encoder, &mut room),
                 };
                 (batch.count, sealed)
             })
@@ -243,11 +244,14 @@ impl Batch {
     }
 
     /// Leaves as it is what would become no smaller.
-    fn compressed(&self, timestamp_ms: i64, encoder: &mut snap::raw::Encoder) -> Vec<u8> {
+    fn compressed(&self, timestamp_ms: i64, encoder: &mut snap::raw::Encoder, batch: &mut Vec<u8>) -> Vec<u8> {
         let blocks = self.body.len() / XERIAL_BLOCK;
         let most = snap::raw::max_compress_len(XERIAL_BLOCK) + 4;
         let last = snap::raw::max_compress_len(self.body.len() % XERIAL_BLOCK) + 4;
-        let mut batch = vec![0; HEAD + XERIAL.len() + blocks * most + last];
+        let size = HEAD + XERIAL.len() + blocks * most + last;
+        if batch.len() < size {
+            batch.resize(size, 0);
+        }
         batch[HEAD..HEAD + XERIAL.len()].copy_from_slice(XERIAL);
         let mut end = HEAD + XERIAL.len();
         for block in self.body.chunks(XERIAL_BLOCK) {
@@ -260,7 +264,7 @@ impl Batch {
         if end - HEAD >= self.body.len() {
             return self.plain(timestamp_ms);
         }
-        batch.truncate(end);
+        let mut batch = batch[..end].to_vec();
         self.write_head(&mut batch, timestamp_ms, SNAPPY);
         batch
     }

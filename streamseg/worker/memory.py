@@ -6,8 +6,11 @@ import ctypes
 import gc
 from collections.abc import Callable
 
-LARGE_BYTES = 128 << 10
-"""From this size on a buffer is the system's own again as soon as it is free."""
+LARGE_BYTES = 1 << 20
+"""From this size on a buffer is the system's own again as soon as it is free; what is fetched is larger, mostly. Below
+it memory is used again: a batch to be sent takes no new pages."""
+KEPT_BYTES = 8 << 20
+"""So much may be free at the end of the heap, until it is given back."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Names of glibc's settings (malloc.h)."""
 YOUNG, OLD = 1, 2
@@ -23,7 +26,7 @@ def bound() -> None:
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
-        for option, value in ((_MMAP_THRESHOLD, LARGE_BYTES), (_TRIM_THRESHOLD, LARGE_BYTES), (_ARENA_MAX, 1)):
+        for option, value in ((_MMAP_THRESHOLD, LARGE_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES), (_ARENA_MAX, 1)):
             set_option(option, value)
 
 
