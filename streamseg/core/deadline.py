@@ -48,8 +48,7 @@ class Step:
     windows: tuple[Window, ...]
     difference: Callable[[Any, int], Any] | None
     code: str = ""
-    """The difference as Python, with what it stands on."""
-    needs: frozenset[str] = frozenset()
+    """The difference as Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,4 +203,4 @@ def _step(scope: Scope, crossing: Crossing, windows: dict[WindowKey, Window]) ->
         return Step(own, None)
     needs = left.uses | right.uses
     code = f"minus({left.code}, {right.code})"
-    return Step(own, compile_function(scope, "difference", needs, code), code, needs)
+    return Step(own, compile_function(scope, "difference", needs, code), code)

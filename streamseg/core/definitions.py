@@ -55,19 +55,11 @@ class CompiledScheme:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """An expression as Python, with the features and scores that it stands on."""
-
-    text: str
-    needs: frozenset[str]
-
-
-@dataclass(frozen=True, slots=True)
 class SchemeCode:
     """A scheme's conditions and values as Python."""
 
     whens: tuple[str, ...]
-    stays: tuple[Code | None, ...]
+    stays: tuple[str | None, ...]
     """For each segment, and the default."""
     values: Mapping[str, tuple[str, Kind]]
     """Features and scores that the scheme uses, by name: local and kind."""
@@ -80,10 +72,9 @@ class Source:
     locals: Mapping[str, tuple[str, str]]
     """Features, what scores stand on (under an empty name), and scores, in their order: local and code."""
     constants: Mapping[str, Any]
-    needs: frozenset[str]
-    """Features and scores that any `when` uses."""
     schemes: tuple[SchemeCode, ...]
-    worth: Code | None
+    worth: str | None
+    """A customer's worth."""
     turns: Turns
 
 
@@ -213,28 +204,36 @@ class DefinitionsBuilder:
             source=self._source(worth, turns),
         )
 
-    def _source(self, worth: Code | None, turns: Turns) -> Source:
+    def _source(self, worth: _Code | None, turns: Turns) -> Source:
         scope = self.scope
         names = {name: (f"f_{name}", term.code) for name, term in scope.features.items()}
         if scope.scores:
             names[""] = ("q", scope.recency)
             names |= {name: (f"s_{name}", term.code) for name, term in scope.scores.items()}
         schemes = tuple(_scheme_code(scope, conditions) for _, conditions in self._schemes)
-        return Source(names, dict(scope.constants), self._needed(), schemes, worth, turns)
+        return Source(names, dict(scope.constants), schemes, None if worth is None else worth.text, turns)
 
     def _needed(self) -> frozenset[str]:
         """Features and scores that any `when` uses."""
         return frozenset().union(*(when.needs for _, conditions in self._schemes for when, _ in conditions))
 
-    def _worth(self) -> Code | None:
+    def _worth(self) -> _Code | None:
         money = [term for term in self.scope.features.values() if term.kind is Kind.MONEY]
         term = self._monetary or next(iter(money), None)
         if term is None:
             return None
-        return Code(term.code, term.uses | self._names_of(term))
+        return _Code(term.code, term.uses | self._names_of(term))
 
     def _names_of(self, term: Term) -> frozenset[str]:
         return frozenset(name for name in self.scope.features if f"f_{name}" in term.code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """An expression as Python, with the features and scores that it stands on."""
+
+    text: str
+    needs: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +269,7 @@ def _compile(scope: Scope, scheme: Scheme, conditions: list[tuple[_Bound, _Bound
 
 def _scheme_code(scope: Scope, conditions: list[tuple[_Bound, _Bound | None]]) -> SchemeCode:
     used = frozenset().union(*(bound.needs for pair in conditions for bound in pair if bound is not None))
-    stays = [None if stay is None else Code(stay.term.code, stay.needs) for _, stay in conditions]
+    stays = [None if stay is None else stay.term.code for _, stay in conditions]
     values = {name: (local, term.kind) for name, (local, term) in _named(scope).items() if name in used}
     return SchemeCode(tuple(when.term.code for when, _ in conditions), (*stays, None), values)
 

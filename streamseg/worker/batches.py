@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 
+from streamseg.worker.fetches import give_plain_records
 from streamseg.worker.lease import hold_without, watch_membership
 from streamseg.worker.lenient import read_any_header_name
 from streamseg.worker.reading import Reading, Readings, StuckError
@@ -41,7 +42,7 @@ class RecordBatch:
     timestamp_type = checksum = headers = key = None
     serialized_key_size = serialized_value_size = 0
 
-    def __init__(self, reading: Reading, records: Sequence[ConsumerRecord], start: int, end: int) -> None:
+    def __init__(self, reading: Reading, records: Sequence[Any], start: int, end: int) -> None:
         last = records[-1]
         self.reading = reading
         self.epoch = reading.epoch
@@ -50,8 +51,8 @@ class RecordBatch:
         """Where the consumer stood before: the end of the batch before this one."""
         self.end = end
         """Where the consumer stood after: past the last record, and past markers that follow it."""
-        self.topic: str = last.topic
-        self.partition: int = last.partition
+        self.topic: str = reading.tp.topic
+        self.partition: int = reading.tp.partition
         self.offset: int = last.offset
         self.timestamp: int = last.timestamp
 
@@ -108,6 +109,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        give_plain_records(self.app.readings.topics)
         # An event of an aborted transaction never happened.
         consumer._isolation_level = "read_committed"
         return consumer

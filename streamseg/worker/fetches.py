@@ -8,12 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
+
+
+class PlainRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """Gives records of some topics as aiokafka's parser in C makes them, without another object for each."""
+
+    topics: ClassVar[frozenset[str]] = frozenset()
+
+    def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:
+        return record if tp.topic in self.topics else super()._consumer_record(tp, record)
+
+
+def give_plain_records(topics: Iterable[str]) -> None:
+    """Have consumers of this process give plain records of these topics from now on."""
+    PlainRecords.topics = frozenset(topics)
+    fetcher.PartitionRecords = PlainRecords
+
 
 TURN_RECORDS = 4_000
 """After about so many records others have a turn."""
@@ -38,6 +55,15 @@ class Record(Protocol):
         ...
 
 
+class EventRecord(Record, Protocol):
+    """A record of an event topic."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Names and contents."""
+        ...
+
+
 async def fetched(
     consumer: AIOKafkaConsumer, seconds: float
 ) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
@@ -46,13 +72,13 @@ async def fetched(
     Gives nothing when nothing came within the time. The next records are on their way while these are taken.
     Raises what aiokafka cannot mend by itself.
     """
-    fetcher: Any = consumer._fetcher
-    if not fetcher._records:
-        waiter = fetcher._create_fetch_waiter()
+    own: Any = consumer._fetcher
+    if not own._records:
+        waiter = own._create_fetch_waiter()
         await asyncio.wait([waiter], timeout=seconds)
         waiter.cancel()
-    sent = [(tp, start, batches) for tp in list(fetcher._records) for start, batches in _pop(fetcher, tp)]
-    fetcher._notify(fetcher._wait_consume_future)
+    sent = [(tp, start, batches) for tp in list(own._records) for start, batches in _pop(own, tp)]
+    own._notify(own._wait_consume_future)
     parsed = 0
     for tp, start, batches in sent:
         while batches:
@@ -65,9 +91,9 @@ async def fetched(
                 await asyncio.sleep(0)
 
 
-def _pop(fetcher: Any, tp: TopicPartition) -> Iterator[tuple[int, deque[Any]]]:
+def _pop(own: Any, tp: TopicPartition) -> Iterator[tuple[int, deque[Any]]]:
     """Take over what one partition was sent, and let the consumer go on behind it."""
-    result = fetcher._records.pop(tp)
+    result = own._records.pop(tp)
     if type(result) is not FetchResult:
         result.check_raise()
     elif result.check_assignment(tp):

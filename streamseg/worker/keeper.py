@@ -8,13 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from aiokafka import ConsumerRecord
-
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
 from streamseg.worker import memory
 from streamseg.worker.engine import kind_of_partition
 from streamseg.worker.failure import fatal
+from streamseg.worker.fetches import EventRecord
 from streamseg.worker.http import HttpServer
 from streamseg.worker.loading import Loaded
 from streamseg.worker.metrics import Metrics
@@ -164,7 +163,7 @@ class Keeper:
         if partition in self._partitions:
             self._partitions[partition].apply(key, value)
 
-    def arrived(self, topic: str, partition: int, records: Sequence[ConsumerRecord], ack: Ack) -> None:
+    def arrived(self, topic: str, partition: int, records: Sequence[EventRecord], ack: Ack) -> None:
         """Takes events."""
         if partition in self._partitions:
             self._partitions[partition].arrived(topic, records, ack)

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from streamseg.core import ledger, profile
-from streamseg.core.definitions import Code, Definitions, SchemeCode
+from streamseg.core.definitions import Definitions, SchemeCode
 from streamseg.core.expression import ALL
 from streamseg.core.layout import COUNT, NUMBERS, SUM, Layout, Tap
 from streamseg.core.profile import MAX_TEXT
@@ -242,8 +242,8 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
     }
 
 
-def _read(code: Code | None, translator: Translator) -> Node | None:
-    return None if code is None else translator.read(code.text)
+def _read(code: str | None, translator: Translator) -> Node | None:
+    return None if code is None else translator.read(code)
 
 
 def _scheme(definitions: Definitions, place: int, code: SchemeCode, translator: Translator) -> dict[str, Any]:

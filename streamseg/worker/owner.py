@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from aiokafka import ConsumerRecord
-
-from streamseg.worker.fetches import Record
+from streamseg.worker.fetches import EventRecord, Record
 
 Ack = Callable[[], Awaitable[object]]
 """Acknowledges everything up to the last record it came with; to be called in order within a partition."""
@@ -84,7 +82,7 @@ class Owner(Protocol[Loading]):
         """Take a changelog record of an open partition that was appended after it was opened, by whomever."""
         ...
 
-    def arrived(self, topic: str, partition: int, records: Sequence[ConsumerRecord], ack: Ack) -> None:
+    def arrived(self, topic: str, partition: int, records: Sequence[EventRecord], ack: Ack) -> None:
         """Take the next events of an open partition, in offset order. Must not block.
 
         `ack` may be called late, even after `close`: it is harmless then.

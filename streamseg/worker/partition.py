@@ -25,8 +25,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiokafka import ConsumerRecord
-
 from streamseg.core.assignment import Forecast, forecast
 from streamseg.core.change import Change, Reason
 from streamseg.core.definitions import Definitions
@@ -42,6 +40,7 @@ from streamseg.formats.messages import Origin
 from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Rejections, Sent, State
 from streamseg.worker.customers import HOT, Customers
 from streamseg.worker.failure import fatal
+from streamseg.worker.fetches import EventRecord
 from streamseg.worker.loading import Loaded
 from streamseg.worker.log import Item, Log
 from streamseg.worker.memory_states import MemoryStates
@@ -123,7 +122,7 @@ class Batch:
     """Events of one topic that came at once, and how many of them are folded."""
 
     topic: str
-    records: Sequence[ConsumerRecord]
+    records: Sequence[EventRecord]
     ack: Ack
     done: int = 0
 
@@ -305,7 +304,7 @@ class Partition:
 
     # In
 
-    def arrived(self, topic: str, records: Sequence[ConsumerRecord], ack: Ack) -> None:
+    def arrived(self, topic: str, records: Sequence[EventRecord], ack: Ack) -> None:
         """Takes the next events; never blocks."""
         self._batches.append(Batch(topic, records, ack))
         self.waiting += len(records)
@@ -463,7 +462,7 @@ class Partition:
         self,
         group: Group,
         topic: str,
-        record: ConsumerRecord,
+        record: EventRecord,
         latest: Instant | None,
         tally: Tally,
         counts: Counter[Taken],
@@ -479,7 +478,7 @@ class Partition:
         counts[taken] += 1
         return 1
 
-    def _take(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> Taken | None:
+    def _take(self, topic: str, record: EventRecord, latest: Instant | None, group: Group) -> Taken | None:
         """Applies one event, or sends it on; returns its class and what became of it.
 
         None: more deadlines come before it, or it is one rejected event too many.
@@ -499,7 +498,7 @@ class Partition:
             return self._send_on(Origin(topic, self.number, record.offset), record, event, target, group)
         return self._apply(event, state, topic, record.offset)
 
-    def _take_sent_on(self, topic: str, record: ConsumerRecord, latest: Instant | None, group: Group) -> Taken | None:
+    def _take_sent_on(self, topic: str, record: EventRecord, latest: Instant | None, group: Group) -> Taken | None:
         """The same for an event that came to another partition at first; it is not sent on once more."""
         origin = Origin(topic, self.number, record.offset)
         try:
@@ -517,14 +516,14 @@ class Partition:
             self.customers.applied(event.customer, origin.source, origin.offset)
         return taken
 
-    def _check(self, record: ConsumerRecord, customer: str, target: int) -> None:
+    def _check(self, record: EventRecord, customer: str, target: int) -> None:
         """Raises RejectedEvent unless the key is the customer, and the customer belongs here."""
         check_key(record.key, customer.encode())
         if target != self.number:
             raise RejectedEvent("wrong_partition", f"the customer belongs to partition {target}")
 
     def _reject(
-        self, error: RejectedEvent, topic: str, origin: Origin, record: ConsumerRecord, group: Group
+        self, error: RejectedEvent, topic: str, origin: Origin, record: EventRecord, group: Group
     ) -> Taken | None:
         """Has a record sent to the dead letters; None if it is one too many of this topic."""
         tally = self._tallies[topic]
@@ -536,7 +535,7 @@ class Partition:
         self._metrics.dead_letters.labels(error.reason).inc()
         return _REJECTED
 
-    def _send_on(self, origin: Origin, record: ConsumerRecord, event: Event, target: int, group: Group) -> Taken:
+    def _send_on(self, origin: Origin, record: EventRecord, event: Event, target: int, group: Group) -> Taken:
         """Has an event sent to where its customer belongs. Here it changes nothing, not even the clock."""
         customer = event.customer.encode()
         why = fault(record.key, customer)
