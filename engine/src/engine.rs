@@ -63,8 +63,8 @@ struct Slot {
     dirty: bool,
     /// Taken over by Python, or never more than an attempt.
     void: bool,
-    /// Worth and segments that the census has; None for a new customer.
-    counted: Option<(i64, Vec<u8>)>,
+    /// What the census has, of a customer whose state Python keeps.
+    counted: Option<Counting>,
     told: Option<Box<Published>>,
 }
 
@@ -123,8 +123,16 @@ enum Taken {
     Unsure,
 }
 
-/// Worth and segments that the census has of a customer; None if the state is for Python to read.
-type Stored = Option<(i64, Vec<u8>)>;
+/// Worth and segments of a customer.
+type Counting = (i64, Vec<u8>);
+
+/// What was found of a stored state.
+enum Stored {
+    Unknown,
+    /// Python has to read it.
+    Unsure,
+    Read(Key, Option<Counting>),
+}
 
 /// Where states are kept.
 enum Home {
@@ -186,20 +194,27 @@ impl Engine {
     // Customers
 
     /// Reads a stored state into a profile, and what the census has of it; None for an unknown customer.
-    fn read(&mut self, py: Python, customer: &[u8], profile: &mut Profile) -> PyResult<Option<Stored>> {
+    fn read(&mut self, py: Python, customer: &[u8], profile: &mut Profile) -> PyResult<Stored> {
         let (plan, positions) = (&self.plan, &mut self.positions);
-        let mut decoded = |data: &[u8]| match decode_state(plan, data, profile, positions) {
-            Ok(()) => summary(data).map(|(_, worth, segments)| (worth, segments.to_vec())),
-            Err(Unsure) => None,
-        };
         match &self.states {
-            Home::Here(states) => Ok(states.borrow(py).all.get(customer).map(|data| decoded(data))),
+            Home::Here(states) => Ok(match states.borrow(py).all.get_key_value(customer) {
+                None => Stored::Unknown,
+                Some((key, data)) => match decode_state(plan, data, profile, positions) {
+                    Ok(()) => Stored::Read(key.clone(), None),
+                    Err(Unsure) => Stored::Unsure,
+                },
+            }),
             Home::Python(states) => {
                 let found = states.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
                 if found.is_none() {
-                    return Ok(None);
+                    return Ok(Stored::Unknown);
                 }
-                Ok(Some(decoded(found.cast::<PyBytes>()?.as_bytes())))
+                let data = found.cast::<PyBytes>()?.as_bytes();
+                let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
+                Ok(match decode_state(plan, data, profile, positions) {
+                    Ok(()) => Stored::Read(customer.into(), counted),
+                    Err(Unsure) => Stored::Unsure,
+                })
             }
         }
     }
@@ -213,16 +228,15 @@ impl Engine {
         }
         let mut profile = self.pool.pop().unwrap_or_default();
         let found = match self.read(py, customer, &mut profile)? {
-            Some(Some(counted)) => return Ok(Found::Here(self.place(customer, profile, Some(counted)))),
-            Some(None) => Found::Elsewhere,
-            None => Found::Unknown,
+            Stored::Read(key, counted) => return Ok(Found::Here(self.place(key, profile, counted))),
+            Stored::Unsure => Found::Elsewhere,
+            Stored::Unknown => Found::Unknown,
         };
         self.pool.push(profile);
         Ok(found)
     }
 
-    fn place(&mut self, customer: &[u8], profile: Profile, counted: Option<(i64, Vec<u8>)>) -> usize {
-        let key: Key = customer.into();
+    fn place(&mut self, key: Key, profile: Profile, counted: Option<Counting>) -> usize {
         let place = self.slots.len();
         self.index.insert(key.clone(), place);
         self.slots.push(Slot { key, profile, dirty: false, void: false, counted, told: None });
@@ -345,7 +359,7 @@ impl Engine {
             None => {
                 let mut profile = self.pool.pop().unwrap_or_default();
                 profile.renew(&plan);
-                self.place(customer.as_bytes(), profile, None)
+                self.place(customer.as_bytes().into(), profile, None)
             }
         };
         let now = self.slots[place].profile.moving.at.max(self.clock);
@@ -598,6 +612,13 @@ impl Gains {
         gain.1 += customers;
     }
 
+    fn change(&mut self, before: &[u8], was: i64, segments: &[u8], worth: i64) {
+        if (before, was) != (segments, worth) {
+            self.add(before, -was, -1);
+            self.add(segments, worth, 1);
+        }
+    }
+
     fn list(self, py: Python) -> Vec<(Bound<PyBytes>, i64, i64)> {
         self.0
             .into_iter()
@@ -815,7 +836,14 @@ impl Engine {
         slot.void = true;
         let mut data = vec![];
         encode(&self.plan, &slot.profile, self.epoch, &mut data);
-        let counted = slot.counted.take().map(|(worth, segments)| (worth, PyBytes::new(py, &segments)));
+        let counted = match &self.states {
+            Home::Here(states) => {
+                let states = states.borrow(py);
+                let counted = states.all.get(customer).and_then(|data| summary(data));
+                counted.map(|(_, worth, segments)| (worth, PyBytes::new(py, segments)))
+            }
+            Home::Python(_) => slot.counted.take().map(|(worth, segments)| (worth, PyBytes::new(py, &segments))),
+        };
         let told = match slot.told.take() {
             None => py.None().into_bound(py),
             Some(told) => {
@@ -924,20 +952,33 @@ impl Engine {
                 }
             };
             larger += usize::from(size > large);
-            match &mut here {
-                Some(states) => match states.all.get_mut(&*slot.key) {
-                    Some(known) => *known = data[..].into(),
-                    None => drop(states.all.insert(slot.key.clone(), data[..].into())),
-                },
-                None => kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?,
-            }
             let Some((_, worth, segments)) = summary(&data) else { continue };
-            match &slot.counted {
-                Some((known, before)) if *known == worth && before == segments => continue,
-                Some((known, before)) => gains.add(before, -known, -1),
-                None => new += 1,
+            let is_known = match &mut here {
+                Some(states) => match states.all.get_mut(&*slot.key) {
+                    Some(known) => {
+                        if let Some((_, was, before)) = summary(known) {
+                            gains.change(before, was, segments, worth);
+                        }
+                        *known = data[..].into();
+                        true
+                    }
+                    None => {
+                        states.all.insert(slot.key.clone(), data[..].into());
+                        false
+                    }
+                },
+                None => {
+                    kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?;
+                    if let Some((was, before)) = &slot.counted {
+                        gains.change(before, *was, segments, worth);
+                    }
+                    slot.counted.is_some()
+                }
+            };
+            if !is_known {
+                new += 1;
+                gains.add(segments, worth, 1);
             }
-            gains.add(segments, worth, 1);
         }
         drop(here);
         self.renew();
@@ -958,10 +999,11 @@ impl Engine {
                 left.append(&customer)?;
                 continue;
             }
-            let Some(stored) = self.read(py, key, &mut profile)? else { continue };
-            let sure = stored
-                .ok_or(Unsure)
-                .and_then(|_| forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found));
+            let sure = match self.read(py, key, &mut profile)? {
+                Stored::Unknown => continue,
+                Stored::Unsure => Err(Unsure),
+                Stored::Read(..) => forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found),
+            };
             match sure {
                 Err(Unsure) => left.append(&customer)?,
                 Ok(()) => {

@@ -351,7 +351,8 @@ fn bounded(plan: &Plan, value: event::Value) -> Result<Scalar, Unsure> {
 /// Whether the event's id is among the latest, or its order is in the ledger already.
 #[inline]
 pub fn is_duplicate(plan: &Plan, kept: &Kept, event: &Event, now: i64) -> bool {
-    kept.recent.chunks_exact(8).any(|each| each == event.fingerprint)
+    let id = u64::from_ne_bytes(event.fingerprint);
+    kept.recent.chunks_exact(8).any(|each| each.try_into().is_ok_and(|each| u64::from_ne_bytes(each) == id))
         || (event.kind == "purchase" && known(plan, kept, event.order.unwrap_or_default(), now).is_some())
 }
 

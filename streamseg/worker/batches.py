@@ -109,7 +109,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        give_plain_records(self.app.readings.topics)
+        app: Any = self.app
+        give_plain_records(app.readings.topics)
         # An event of an aborted transaction never happened.
         consumer._isolation_level = "read_committed"
         return consumer
