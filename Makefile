@@ -48,6 +48,7 @@ check: setup  ## linters, types, import contracts, freshness of the locks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python requirements/freshness.py
+	$(if $(shell cargo clippy --version 2>/dev/null),cd engine && cargo fmt --check && cargo clippy -q --locked -- -D warnings)
 
 bench: setup  ## speed of replay and worker beside plain decoding (EVENTS=1000000); beside peers: PEERS=all REPEAT=3 REPORT=1
 	$(BIN)/python -m $(if $(PEERS),benchmarks.comparison --peers "$(PEERS)" --repeat $(or $(REPEAT),1) $(if $(REPORT),--report) \

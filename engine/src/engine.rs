@@ -4,8 +4,6 @@
 //! decoded here, or owned by Python, which then does everything for it until the group is complete.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -15,37 +13,27 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::census::Gains;
+use crate::deadline::Deadlines;
 use crate::event::{decode, Event, Settings};
-use crate::message::{change_data, current_data, entry, rounded, Counted, Told};
+use crate::message::{change_data, current_data, entry, push_change, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
-use crate::profile::{
-    advance_and_drop, apply, decode as decode_state, encode, is_duplicate, prepare, summary, Positions, Prepared,
-    Profile,
-};
+use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile};
 use crate::records::Records;
-use crate::states::States;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
-use crate::time::{instant_text, NEVER};
+use crate::stale::Stale;
+use crate::state::{decode as decode_state, encode, summary};
+use crate::states::States;
+use crate::time::NEVER;
 use crate::value::{alone, Scope, Val, MAX_LOCALS};
-use crate::wire::{put_array, put_bytes, put_int};
 use crate::Unsure;
 
-type Key = Arc<[u8]>;
+/// A customer.
+pub type Key = Arc<[u8]>;
 
 /// Observed from the very beginning of the input.
 const COMPLETE: i64 = -1;
-const CHANGE_TYPE: &[u8] = b"streamseg.segment.changed.v1";
-
-/// A deadline on the heap: the earliest first, of one instant the customers in order.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Deadline(i64, Key);
-
-/// When time may change a customer, and the earliest deadline of it that is on the heap.
-struct Waking {
-    wake: i64,
-    queued: i64,
-}
 
 /// What was published of one customer in this group.
 #[derive(Default)]
@@ -68,42 +56,6 @@ struct Slot {
     told: Option<Box<Published>>,
 }
 
-/// Since when a customer's forecast is not told (seconds), the lowest offset of its state, and which note this is.
-#[derive(Clone, Copy)]
-struct Mark {
-    since: f64,
-    offset: i64,
-    number: u64,
-}
-
-/// Customers whose forecasts moved, the oldest first.
-#[derive(Default)]
-struct Stale {
-    marks: HashMap<Key, Mark>,
-    queue: VecDeque<(Key, u64)>,
-    number: u64,
-}
-
-impl Stale {
-    fn note(&mut self, key: &Key, since: f64, offset: i64) {
-        if !self.marks.contains_key(key) {
-            self.number += 1;
-            self.marks.insert(key.clone(), Mark { since, offset, number: self.number });
-            self.queue.push_back((key.clone(), self.number));
-        }
-    }
-
-    fn oldest(&mut self) -> Option<(Key, Mark)> {
-        while let Some((key, number)) = self.queue.front() {
-            match self.marks.get(key) {
-                Some(mark) if mark.number == *number => return Some((key.clone(), *mark)),
-                _ => self.queue.pop_front(),
-            };
-        }
-        None
-    }
-}
-
 /// What is found of a customer.
 enum Found {
     Here(usize),
@@ -122,6 +74,11 @@ enum Taken {
     As(&'static str),
     Unsure,
 }
+
+/// Segments, and worth and customers that the census gains there.
+type Gain<'py> = (Bound<'py, PyBytes>, i64, i64);
+/// A deadline and its customer.
+type Due<'py> = (i64, Bound<'py, PyBytes>);
 
 /// Worth and segments of a customer.
 type Counting = (i64, Vec<u8>);
@@ -170,8 +127,7 @@ pub struct Engine {
     observed_from: i64,
     #[pyo3(get, set)]
     epoch: u32,
-    heap: BinaryHeap<Reverse<Deadline>>,
-    waking: HashMap<Key, Waking>,
+    deadlines: Deadlines,
     slots: Vec<Slot>,
     index: HashMap<Key, usize>,
     dirty: Vec<usize>,
@@ -258,59 +214,16 @@ impl Engine {
 
     // Time
 
-    fn next(&self) -> i64 {
-        self.heap.peek().map_or(NEVER, |Reverse(deadline)| deadline.0)
-    }
-
-    fn queue(&mut self, key: &Key, wake: i64) {
-        if wake == NEVER {
-            match self.waking.get_mut(key) {
-                Some(known) if known.queued != NEVER => known.wake = NEVER,
-                Some(_) => drop(self.waking.remove(key)),
-                None => {}
-            }
-            return;
-        }
-        match self.waking.get_mut(key) {
-            Some(known) => {
-                known.wake = wake;
-                if known.queued <= wake {
-                    return;
-                }
-                known.queued = wake;
-            }
-            None => {
-                self.waking.insert(key.clone(), Waking { wake, queued: wake });
-            }
-        }
-        self.heap.push(Reverse(Deadline(wake, key.clone())));
-    }
-
-    /// A deadline has come off the heap; true if it was put off meanwhile, and is queued again.
-    fn came(&mut self, due: i64, key: &Key) -> bool {
-        let Some(known) = self.waking.get_mut(key) else { return true }; // nothing wakes it any more
-        let put_off = due < known.wake;
-        if known.queued <= due {
-            if known.wake == NEVER {
-                self.waking.remove(key);
-            } else if put_off {
-                known.queued = known.wake;
-                let wake = known.wake;
-                self.heap.push(Reverse(Deadline(wake, key.clone())));
-            } else {
-                known.queued = NEVER;
-            }
-        }
-        put_off
-    }
-
     fn pass(&mut self, py: Python, now: i64, limit: usize) -> PyResult<Passed> {
         let mut fired = 0;
-        while self.next() <= now {
+        while self.deadlines.next() <= now {
             if fired >= limit {
                 return Ok(Passed::Left);
             }
-            let Some(Reverse(Deadline(due, key))) = self.heap.pop() else { break };
+            let Some((due, key, is_due)) = self.deadlines.pop() else { break };
+            if !is_due {
+                continue;
+            }
             match self.fire(py, due, &key)? {
                 Some(true) => fired += 1,
                 Some(false) => {}
@@ -323,9 +236,6 @@ impl Engine {
 
     /// Whether a deadline came to something; None if that is for Python to find out.
     fn fire(&mut self, py: Python, due: i64, key: &Key) -> PyResult<Option<bool>> {
-        if self.came(due, key) {
-            return Ok(Some(false));
-        }
         let place = match self.find(py, key)? {
             Found::Here(place) => place,
             Found::Unknown => return Ok(Some(false)),
@@ -400,7 +310,7 @@ impl Engine {
             self.tell(place, &moves, now, cause)?;
             self.touch(place);
         }
-        self.queue(&key, wake);
+        self.deadlines.queue(&key, wake);
         self.moves = moves;
         Ok(())
     }
@@ -450,7 +360,7 @@ impl Engine {
         told.ahead = found;
         self.brimming |= told.size > self.outbox_bytes;
         self.told_just_now = true;
-        self.stale.marks.remove(&slot.key);
+        self.stale.forget(&slot.key);
         Ok(())
     }
 
@@ -482,7 +392,9 @@ impl Engine {
         let mut found = self.find(py, customer.as_bytes())?;
         match found {
             Found::Elsewhere => return Ok(Some(End::Python)),
-            Found::Unknown if self.by_murmur2 && partition_of(customer.as_bytes(), self.partitions) != self.partition => {
+            Found::Unknown
+                if self.by_murmur2 && partition_of(customer.as_bytes(), self.partitions) != self.partition =>
+            {
                 return Ok(Some(End::Python));
             }
             _ => {}
@@ -493,7 +405,7 @@ impl Engine {
                 return Ok(Some(End::Python));
             }
         }
-        if self.next() <= event.time {
+        if self.deadlines.next() <= event.time {
             match self.pass(py, event.time, self.deadlines_at_once)? {
                 Passed::Done => {}
                 Passed::Left => return Ok(Some(End::Brimming)),
@@ -569,70 +481,12 @@ fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
     }
 }
 
-/// CloudEvents attributes of a change.
-fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, data: &[u8], source: &[u8]) {
-    let id = [key, b":", version.to_string().as_bytes()].concat();
-    let time = instant_text(at);
-    records.push(
-        Some(key),
-        Some(data),
-        &[
-            (b"ce_specversion", b"1.0"),
-            (b"ce_id", &id),
-            (b"ce_source", source),
-            (b"ce_type", CHANGE_TYPE),
-            (b"ce_time", &time),
-            (b"ce_subject", key),
-            (b"content-type", b"application/json"),
-        ],
-    );
-}
-
-/// A state record with its changes: `kept` with an outbox after its head.
-fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)]) -> Vec<u8> {
-    let mut sent = Vec::with_capacity(64 + outbox.iter().map(|each| each.2.len() + 24).sum::<usize>());
-    put_array(&mut sent, outbox.len());
-    for (version, at, data) in outbox {
-        put_array(&mut sent, 3);
-        put_int(&mut sent, *version as i64);
-        put_int(&mut sent, *at);
-        put_bytes(&mut sent, data);
-    }
-    [&kept[..head], &(sent.len() as u32).to_be_bytes(), &sent, &kept[head + 4..]].concat()
-}
-
-/// Worth and customers that the census gains, by segments.
-#[derive(Default)]
-struct Gains(HashMap<Vec<u8>, (i64, i64)>);
-
-impl Gains {
-    fn add(&mut self, segments: &[u8], worth: i64, customers: i64) {
-        let gain = self.0.entry_ref(segments).or_default();
-        gain.0 += worth;
-        gain.1 += customers;
-    }
-
-    fn change(&mut self, before: &[u8], was: i64, segments: &[u8], worth: i64) {
-        if (before, was) != (segments, worth) {
-            self.add(before, -was, -1);
-            self.add(segments, worth, 1);
-        }
-    }
-
-    fn list(self, py: Python) -> Vec<(Bound<PyBytes>, i64, i64)> {
-        self.0
-            .into_iter()
-            .map(|(segments, (worth, customers))| (PyBytes::new(py, &segments), worth, customers))
-            .collect()
-    }
-}
-
 /// What is found in the states that are taken over.
 #[derive(Default)]
 struct Loaded {
     customers: usize,
     gains: Gains,
-    deadlines: Vec<Reverse<Deadline>>,
+    deadlines: Vec<(i64, Key)>,
 }
 
 impl Loaded {
@@ -643,7 +497,7 @@ impl Loaded {
         self.customers += 1;
         self.gains.add(segments, worth, 1);
         if wake != NEVER {
-            self.deadlines.push(Reverse(Deadline(wake, key())));
+            self.deadlines.push((wake, key()));
         }
         Ok(())
     }
@@ -693,8 +547,7 @@ impl Engine {
             clock: 0,
             observed_from: COMPLETE,
             epoch: 0,
-            heap: BinaryHeap::new(),
-            waking: HashMap::new(),
+            deadlines: Deadlines::default(),
             slots: vec![],
             index: HashMap::new(),
             dirty: vec![],
@@ -716,16 +569,16 @@ impl Engine {
 
     #[getter]
     fn next_deadline(&self) -> i64 {
-        self.next()
+        self.deadlines.next()
     }
 
     #[getter]
     fn pending(&self) -> usize {
-        self.heap.len()
+        self.deadlines.len()
     }
 
     /// Takes over the states there are; returns how many, and worth and customers by segments.
-    fn load<'py>(&mut self, py: Python<'py>) -> PyResult<(usize, Vec<(Bound<'py, PyBytes>, i64, i64)>)> {
+    fn load<'py>(&mut self, py: Python<'py>) -> PyResult<(usize, Vec<Gain<'py>>)> {
         let mut loaded = Loaded::default();
         match &self.states {
             Home::Here(states) => {
@@ -740,17 +593,13 @@ impl Engine {
                 }
             }
         }
-        for Reverse(Deadline(wake, key)) in &loaded.deadlines {
-            self.waking.insert(key.clone(), Waking { wake: *wake, queued: *wake });
-        }
-        self.heap = BinaryHeap::from(loaded.deadlines);
+        self.deadlines.expect(loaded.deadlines);
         Ok((loaded.customers, loaded.gains.list(py)))
     }
 
     /// Gives up all customers.
     fn drop_all(&mut self) {
-        self.heap = BinaryHeap::new();
-        self.waking = HashMap::new();
+        self.deadlines = Deadlines::default();
         self.slots = vec![];
         self.index = HashMap::new();
         self.pool = vec![];
@@ -800,7 +649,7 @@ impl Engine {
         py: Python<'py>,
         now: i64,
         limit: Option<usize>,
-    ) -> PyResult<(&'static str, Option<(i64, Bound<'py, PyBytes>)>)> {
+    ) -> PyResult<(&'static str, Option<Due<'py>>)> {
         Ok(match self.pass(py, now, limit.unwrap_or(usize::MAX))? {
             Passed::Done => ("done", None),
             Passed::Left => ("left", None),
@@ -820,7 +669,7 @@ impl Engine {
     #[pyo3(name = "queue")]
     fn py_queue(&mut self, customer: &[u8], wake: i64) {
         let key: Key = customer.into();
-        self.queue(&key, wake);
+        self.deadlines.queue(&key, wake);
     }
 
     /// Leaves a customer to Python until the group is complete. If it was touched here, returns its state record
@@ -851,8 +700,11 @@ impl Engine {
                 for (version, at, data) in &told.outbox {
                     outbox.append((version, at, PyBytes::new(py, data)))?;
                 }
-                let moves: Vec<_> =
-                    told.moves.iter().map(|each| (each.version, each.scheme, each.origin, each.target, each.at)).collect();
+                let moves: Vec<_> = told
+                    .moves
+                    .iter()
+                    .map(|each| (each.version, each.scheme, each.origin, each.target, each.at))
+                    .collect();
                 let ahead: Vec<_> = told.ahead.iter().map(|each| (each.at, each.target)).collect();
                 (outbox, moves, ahead, told.caused, told.size).into_pyobject(py)?.into_any()
             }
@@ -868,7 +720,7 @@ impl Engine {
     }
 
     fn drop_stale(&mut self, customer: &[u8]) {
-        self.stale.marks.remove(customer);
+        self.stale.forget(customer);
     }
 
     /// The lowest offset of the state of the customer that is not told for longest; None if there is none.
@@ -878,18 +730,7 @@ impl Engine {
 
     /// Takes customers off that are not told since `before` or longer, the oldest first.
     fn take_stale<'py>(&mut self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
-        let mut taken = vec![];
-        while taken.len() < limit {
-            match self.stale.oldest() {
-                Some((key, mark)) if mark.since <= before => {
-                    self.stale.queue.pop_front();
-                    self.stale.marks.remove(&key);
-                    taken.push(PyBytes::new(py, &key));
-                }
-                _ => break,
-            }
-        }
-        taken
+        (0..limit).map_while(|_| self.stale.take(before)).map(|key| PyBytes::new(py, &key)).collect()
     }
 
     // Out
@@ -901,7 +742,10 @@ impl Engine {
 
     /// Changes by scheme, origin, target (-1: none) and whether an event made them, since the last call.
     fn take_changed(&mut self) -> Vec<(usize, i32, i32, bool, u64)> {
-        self.changed.drain().map(|((scheme, origin, target, event), count)| (scheme, origin, target, event, count)).collect()
+        self.changed
+            .drain()
+            .map(|((scheme, origin, target, event), count)| (scheme, origin, target, event, count))
+            .collect()
     }
 
     /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the

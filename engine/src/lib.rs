@@ -1,5 +1,7 @@
 //! What streamseg's worker does for every event, without Python.
 
+mod census;
+mod deadline;
 mod engine;
 mod event;
 mod event_probe;
@@ -9,6 +11,8 @@ mod plan;
 mod profile;
 mod records;
 mod segment;
+mod stale;
+mod state;
 mod states;
 mod time;
 mod value;

@@ -2,10 +2,11 @@
 
 use crate::plan::{Plan, Scheme};
 use crate::profile::{Profile, UNSET};
+use crate::records::Records;
 use crate::segment::{Forecast, Move};
 use crate::time::{day_text, instant_text, NEVER};
 use crate::value::{evaluate, Customer, Locals, Scope, Val};
-use crate::wire::{put_array, put_int, put_text, put_text_head};
+use crate::wire::{put_array, put_bytes, put_int, put_text, put_text_head};
 use crate::Unsure;
 
 pub fn put_json_text(out: &mut Vec<u8>, text: &str) {
@@ -158,6 +159,8 @@ pub struct Told<'a> {
     pub complete: bool,
 }
 
+const CHANGE_TYPE: &[u8] = b"streamseg.segment.changed.v1";
+
 /// The body of a change message.
 pub fn change_data(
     plan: &Plan,
@@ -288,8 +291,7 @@ pub fn entry(
     put_array(&mut out, 8);
     put_text(&mut out, customer);
     put_int(&mut out, profile.version as i64);
-    let shown: Vec<usize> =
-        (0..plan.schemes.len()).filter(|&place| profile.moving.segments[place] != UNSET).collect();
+    let shown: Vec<usize> = (0..plan.schemes.len()).filter(|&place| profile.moving.segments[place] != UNSET).collect();
     let given = |place: usize| usize::from(ahead[place].at != NEVER) + usize::from(ahead[place].target != UNSET);
     put_array(&mut out, 4 + shown.iter().map(|&place| 4 + 2 * given(place)).sum::<usize>());
     put_text(&mut out, "version");
@@ -342,4 +344,36 @@ pub fn entry(
     put_int(&mut out, partition);
     put_int(&mut out, epoch as i64);
     out
+}
+
+/// CloudEvents attributes of a change.
+pub fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, data: &[u8], source: &[u8]) {
+    let id = [key, b":", version.to_string().as_bytes()].concat();
+    let time = instant_text(at);
+    records.push(
+        Some(key),
+        Some(data),
+        &[
+            (b"ce_specversion", b"1.0"),
+            (b"ce_id", &id),
+            (b"ce_source", source),
+            (b"ce_type", CHANGE_TYPE),
+            (b"ce_time", &time),
+            (b"ce_subject", key),
+            (b"content-type", b"application/json"),
+        ],
+    );
+}
+
+/// A state record with its changes: `kept` with an outbox after its head.
+pub fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)]) -> Vec<u8> {
+    let mut sent = Vec::with_capacity(64 + outbox.iter().map(|each| each.2.len() + 24).sum::<usize>());
+    put_array(&mut sent, outbox.len());
+    for (version, at, data) in outbox {
+        put_array(&mut sent, 3);
+        put_int(&mut sent, *version as i64);
+        put_int(&mut sent, *at);
+        put_bytes(&mut sent, data);
+    }
+    [&kept[..head], &(sent.len() as u32).to_be_bytes(), &sent, &kept[head + 4..]].concat()
 }

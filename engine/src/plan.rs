@@ -56,7 +56,13 @@ pub enum Node {
     Number(Box<Node>),
     /// `first`, and one more (or less) for each of the points (ascending) that is below a number; null if the guard is.
     #[serde(skip)]
-    Score { guard: Box<Node>, first: i64, step: i64, points: Vec<i64>, of: Box<Node> },
+    Score {
+        guard: Box<Node>,
+        first: i64,
+        step: i64,
+        points: Vec<i64>,
+        of: Box<Node>,
+    },
 }
 
 #[derive(Deserialize, Debug)]

@@ -72,10 +72,7 @@ impl Records {
 
     /// Appends a record. Names of headers are UTF-8.
     pub fn push(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&[u8], &[u8])]) {
-        let contents = headers
-            .iter()
-            .map(|(name, content)| sized(name.len()) + sized(content.len()))
-            .sum::<usize>()
+        let contents = headers.iter().map(|(name, content)| sized(name.len()) + sized(content.len())).sum::<usize>()
             + varint_size(headers.len() as i64)
             + key.map_or(1, |key| sized(key.len()))
             + value.map_or(1, |value| sized(value.len()));
@@ -129,15 +126,8 @@ impl Records {
         });
         if !fits {
             // After a full batch expect another.
-            let room = if self.batches.is_empty() {
-                0
-            } else {
-                self.batch_bytes
-            };
-            self.batches.push(Batch {
-                count: 0,
-                body: Vec::with_capacity(room),
-            });
+            let room = if self.batches.is_empty() { 0 } else { self.batch_bytes };
+            self.batches.push(Batch { count: 0, body: Vec::with_capacity(room) });
         }
         let batch = self.batches.last_mut().expect("one was pushed");
         let delta = batch.count;
@@ -148,10 +138,7 @@ impl Records {
     fn note_size(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[(&[u8], &[u8])]) {
         let size = key.map_or(0, <[u8]>::len)
             + value.map_or(0, <[u8]>::len)
-            + headers
-                .iter()
-                .map(|(name, content)| name.len() + content.len() + HEADER_OVERHEAD)
-                .sum::<usize>();
+            + headers.iter().map(|(name, content)| name.len() + content.len() + HEADER_OVERHEAD).sum::<usize>();
         if size > self.largest && self.largest <= self.limit {
             self.largest = size;
             self.largest_key.clear();
@@ -169,16 +156,9 @@ impl Records {
 
     /// Append a record: key, value, names and contents of its headers.
     #[pyo3(name = "push", signature = (key, value, headers = Vec::new()))]
-    fn py_push(
-        &mut self,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: Vec<(PyBackedStr, PyBackedBytes)>,
-    ) {
-        let headers: Vec<(&[u8], &[u8])> = headers
-            .iter()
-            .map(|(name, content)| (name.as_bytes(), &**content))
-            .collect();
+    fn py_push(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, headers: Vec<(PyBackedStr, PyBackedBytes)>) {
+        let headers: Vec<(&[u8], &[u8])> =
+            headers.iter().map(|(name, content)| (name.as_bytes(), &**content)).collect();
         self.push(key, value, &headers);
     }
 
@@ -208,17 +188,10 @@ impl Records {
         let compression = match compression {
             "none" => Compression::None,
             "snappy" => Compression::Snappy,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "no compression of this name: {other}"
-                )))
-            }
+            other => return Err(PyValueError::new_err(format!("no compression of this name: {other}"))),
         };
         let sealed = py.detach(|| self.seal(timestamp_ms, compression));
-        Ok(sealed
-            .into_iter()
-            .map(|(count, bytes)| (count, PyBytes::new(py, &bytes)))
-            .collect())
+        Ok(sealed.into_iter().map(|(count, bytes)| (count, PyBytes::new(py, &bytes))).collect())
     }
 
     /// Give the records as they came: keys, values and headers.
@@ -255,9 +228,7 @@ impl Batch {
         batch[HEAD..HEAD + XERIAL.len()].copy_from_slice(XERIAL);
         let mut end = HEAD + XERIAL.len();
         for block in self.body.chunks(XERIAL_BLOCK) {
-            let size = encoder
-                .compress(block, &mut batch[end + 4..])
-                .expect("there is room for the worst case");
+            let size = encoder.compress(block, &mut batch[end + 4..]).expect("there is room for the worst case");
             batch[end..end + 4].copy_from_slice(&(size as u32).to_be_bytes());
             end += 4 + size;
         }
@@ -349,11 +320,8 @@ fn write_bytes(body: &mut Vec<u8>, bytes: Option<&[u8]>) {
     }
 }
 
-type Item<'py> = (
-    Option<Bound<'py, PyBytes>>,
-    Option<Bound<'py, PyBytes>>,
-    Vec<(Bound<'py, PyString>, Bound<'py, PyBytes>)>,
-);
+type Item<'py> =
+    (Option<Bound<'py, PyBytes>>, Option<Bound<'py, PyBytes>>, Vec<(Bound<'py, PyString>, Bound<'py, PyBytes>)>);
 
 /// Reads back what `push` wrote.
 struct Reader<'a> {
@@ -370,10 +338,7 @@ impl<'a> Reader<'a> {
         let headers = (0..self.varint())
             .map(|_| {
                 let name = std::str::from_utf8(self.bytes().unwrap_or_default())?;
-                Ok((
-                    PyString::new(py, name),
-                    PyBytes::new(py, self.bytes().unwrap_or_default()),
-                ))
+                Ok((PyString::new(py, name), PyBytes::new(py, self.bytes().unwrap_or_default())))
             })
             .collect::<PyResult<_>>()?;
         Ok((key, value, headers))

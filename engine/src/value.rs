@@ -84,7 +84,9 @@ pub fn order(left: Val, right: Val) -> Result<Option<Ordering>, Unsure> {
         (Val::Int(a), Val::Int(b)) => Some(a.cmp(&b)),
         (Val::Text(a), Val::Text(b)) => Some(a.cmp(b)),
         (Val::Bool(a), Val::Bool(b)) => Some(a.cmp(&b)),
-        (Val::Real, Val::Int(_) | Val::Ratio(..) | Val::Real) | (Val::Int(_) | Val::Ratio(..), Val::Real) => return Err(Unsure),
+        (Val::Real, Val::Int(_) | Val::Ratio(..) | Val::Real) | (Val::Int(_) | Val::Ratio(..), Val::Real) => {
+            return Err(Unsure)
+        }
         (Val::Int(_) | Val::Ratio(..), Val::Int(_) | Val::Ratio(..)) => {
             let (Some((a, b)), Some((c, d))) = (parts(left)?, parts(right)?) else { return Err(Unsure) };
             Some(product(a, d)?.cmp(&product(c, b)?))
@@ -257,9 +259,10 @@ pub fn evaluate<'a, L: Leaves<'a>>(node: &'a Node, leaves: &L) -> Result<Val<'a>
         Node::Int(number) => Val::Int(*number),
         Node::Ratio(n, d) => Val::Ratio(*n, *d),
         Node::Text(text) => Val::Text(text),
-        Node::Add(left, right) | Node::Subtract(left, right) | Node::Multiply(left, right) | Node::Divide(left, right) => {
-            arithmetic(node, evaluate(left, leaves)?, evaluate(right, leaves)?)?
-        }
+        Node::Add(left, right)
+        | Node::Subtract(left, right)
+        | Node::Multiply(left, right)
+        | Node::Divide(left, right) => arithmetic(node, evaluate(left, leaves)?, evaluate(right, leaves)?)?,
         Node::And(_) | Node::Or(_) | Node::Not(_) | Node::IsNull(_) | Node::Compare(..) => {
             Val::Bool(condition(node, leaves)?)
         }

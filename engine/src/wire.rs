@@ -268,11 +268,7 @@ impl<'a> Reader<'a> {
     }
 
     fn text_of(&mut self, code: u8) -> Result<&'a str, Unsure> {
-        let length = if code == 0xd9 {
-            self.size(1)?
-        } else {
-            self.length(code, 0xa0, 0x1f, [0xda, 0xdb])?
-        };
+        let length = if code == 0xd9 { self.size(1)? } else { self.length(code, 0xa0, 0x1f, [0xda, 0xdb])? };
         std::str::from_utf8(self.take(length)?).map_err(|_| Unsure)
     }
 
