@@ -86,12 +86,15 @@ class Keeper:
             await view.run()
 
     async def _tick(self) -> None:
+        assert self.shell is not None
         with fatal("the ticker"):
-            gave = time.monotonic()
+            gave, generation = time.monotonic(), -1
             while True:
                 self._ticked = time.monotonic()
                 if self._ticked - gave >= GIVE_BACK_SECONDS:
-                    memory.give_back(memory.YOUNG)
+                    # What had been fetched when a rebalance began is dropped behind it, and is old by then.
+                    before, generation = generation, self.shell.generation
+                    memory.give_back(memory.YOUNG if before == generation else memory.OLD)
                     gave = self._ticked
                 for partition in self._partitions.values():
                     partition.tick()
