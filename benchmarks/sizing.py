@@ -17,7 +17,7 @@ STATE_FORMULA = (
     f"state = {FIXED} + {SCHEME} × schemes + {EVENT} × events (up to {REMEMBERED}) + {ORDER} × orders + {TILE} × tiles "
     f"+ {FACT} × facts + {VALUE} × values"
 )
-WORKER_MB, KEPT, IN_USE = 90, 220, 4_100
+WORKER_MB, KEPT, IN_USE = 80, 140, 2_500
 WORKER_FORMULA = f"worker = {WORKER_MB} MB + customers × (state + {KEPT} + 2 × id) + customers in use × {IN_USE:,}"
 SOURCE = "shop-events"
 """The event topic."""
