@@ -206,10 +206,11 @@ class DefinitionsBuilder:
 
     def _source(self, worth: _Code | None, turns: Turns) -> Source:
         scope = self.scope
-        names = {name: (f"f_{name}", term.code) for name, term in scope.features.items()}
-        if scope.scores:
-            names[""] = ("q", scope.recency)
-            names |= {name: (f"s_{name}", term.code) for name, term in scope.scores.items()}
+        names: dict[str, tuple[str, str]] = {}
+        for name, (local, term) in _named(scope).items():
+            if name in scope.scores:
+                names.setdefault("", ("q", scope.recency))
+            names[name] = (local, term.code)
         schemes = tuple(_scheme_code(scope, conditions) for _, conditions in self._schemes)
         return Source(names, dict(scope.constants), schemes, None if worth is None else worth.text, turns)
 
@@ -256,7 +257,6 @@ def _literal(scope: Scope, kind: Kind, value: int | Fraction) -> Term:
 
 
 def _compile(scope: Scope, scheme: Scheme, conditions: list[tuple[_Bound, _Bound | None]]) -> CompiledScheme:
-    used = frozenset().union(*(bound.needs for pair in conditions for bound in pair if bound is not None))
     segments = tuple(_compile_segment(scope, when) for when, _ in conditions)
     stays = tuple(None if stay is None else _compile_condition(scope, "stays", stay) for _, stay in conditions)
     rules = Rules(
@@ -264,11 +264,16 @@ def _compile(scope: Scope, scheme: Scheme, conditions: list[tuple[_Bound, _Bound
         (*stays, None),
         (*(segment.min_stay for segment in scheme.segments), 0),
     )
-    return CompiledScheme(scheme, segments, rules, _values(scope, used), _longest(conditions))
+    return CompiledScheme(scheme, segments, rules, _values(scope, _used(conditions)), _longest(conditions))
+
+
+def _used(conditions: list[tuple[_Bound, _Bound | None]]) -> frozenset[str]:
+    """Features and scores that conditions stand on."""
+    return frozenset().union(*(bound.needs for pair in conditions for bound in pair if bound is not None))
 
 
 def _scheme_code(scope: Scope, conditions: list[tuple[_Bound, _Bound | None]]) -> SchemeCode:
-    used = frozenset().union(*(bound.needs for pair in conditions for bound in pair if bound is not None))
+    used = _used(conditions)
     stays = [None if stay is None else stay.term.code for _, stay in conditions]
     values = {name: (local, term.kind) for name, (local, term) in _named(scope).items() if name in used}
     return SchemeCode(tuple(when.term.code for when, _ in conditions), (*stays, None), values)

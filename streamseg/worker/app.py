@@ -29,7 +29,7 @@ from streamseg.worker.batches import (
 )
 from streamseg.worker.failure import die, fatal
 from streamseg.worker.lease import KickedOutError, Lease, unsent
-from streamseg.worker.log import Log
+from streamseg.worker.log import BATCH_BYTES, Log
 from streamseg.worker.owner import Owner
 from streamseg.worker.reading import Readings
 from streamseg.worker.shell import Shell
@@ -76,7 +76,7 @@ class ShellSettings:
     """Records handed over at once, at most."""
     fetch_bytes: int = 4 << 20
     """Fetched at once for each partition, at most."""
-    batch_bytes: int = 512 << 10
+    batch_bytes: int = BATCH_BYTES
     """Size at which what is appended is cut into batches."""
     max_record_bytes: int = 1_000_000
     """Largest record to append; brokers take 1,048,588 by default."""

@@ -21,6 +21,7 @@ from streamseg.core.units import Instant
 from streamseg.formats import state as records
 from streamseg.formats.state import MAX_STATE_BYTES, Sent, State
 from streamseg.worker.customers import Customers
+from streamseg.worker.log import BATCH_BYTES
 from streamseg.worker.partition import (
     OUTBOX_BYTES,
     REFRESHED,
@@ -44,8 +45,6 @@ FOLD_EVENTS = 2_000
 GROUP_EVENTS = 16_000
 GROUP_DEADLINES = 2_000
 """See partition.py: in as much time there is room for more."""
-BATCH_BYTES = 512 << 10
-"""Size at which what is appended is cut into batches."""
 
 HandOver = Callable[[str, Told], None]
 """Takes what the core had published of a customer in this group."""

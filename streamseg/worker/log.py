@@ -21,6 +21,8 @@ logger = logging.getLogger("streamseg.worker")
 Item = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """A record's key (None only where the original had none), its value (None deletes the key), and its headers."""
 
+BATCH_BYTES = 512 << 10
+"""Size at which what is appended is cut into batches."""
 RECORD_OVERHEAD = 128
 """More than what a record and the head of its batch add to key, value and headers, in bytes."""
 HEADER_OVERHEAD = 12

@@ -205,9 +205,7 @@ def _plan(definitions: Definitions) -> dict[str, Any]:
         raise UnsupportedError(f"more than {MOST_LOCALS} features and scores")
     translator = Translator(definitions)
     locals_ = [translator.read(code) for _, code in source.locals.values()]
-    schemes = [
-        _scheme(definitions, place, code, translator) for place, code in enumerate(source.schemes)
-    ]  # fmt: skip
+    schemes = [_scheme(definitions, place, code, translator) for place, code in enumerate(source.schemes)]
     turns = source.turns
     return {
         "hash": definitions.hash,
@@ -265,13 +263,12 @@ def _scheme(definitions: Definitions, place: int, code: SchemeCode, translator: 
 
 
 def _layout(layout: Layout, translator: Translator) -> Mapping[str, Any]:
-    places = {id(tap): tap.index for tap in layout.taps}
     if any(tap.filter is not None and tap.index >= MOST_FILTERED for tap in layout.taps):
         raise UnsupportedError(f"more than {MOST_FILTERED} selections")
     return {
         "taps": [_tap(tap, translator) for tap in layout.taps],
-        "by_type": [(name, [places[id(tap)] for tap in taps]) for name, taps in layout.by_type.items()],
-        "engagement": [places[id(tap)] for tap in layout.engagement],
+        "by_type": [(name, [tap.index for tap in taps]) for name, taps in layout.by_type.items()],
+        "engagement": [tap.index for tap in layout.engagement],
         "series": [
             {
                 "tile": one.tile,
