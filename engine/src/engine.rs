@@ -830,8 +830,14 @@ impl Engine {
         (states, changes, current, entries, kept, gains, new, larger).into_pyobject(py)
     }
 
-    /// Entries for Redis of customers as they are, their assignments as Records, and whom Python has to tell of.
-    fn refresh<'py>(&mut self, py: Python<'py>, customers: Vec<Bound<'py, PyBytes>>) -> PyResult<Bound<'py, PyTuple>> {
+    /// Entries for Redis of customers as they are, their assignments as Records if they are to be `told`, and whom
+    /// Python has to tell of.
+    fn refresh<'py>(
+        &mut self,
+        py: Python<'py>,
+        customers: Vec<Bound<'py, PyBytes>>,
+        told: bool,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
         let (entries, left) = (PyList::empty(py), PyList::empty(py));
         let plan = self.plan.clone();
@@ -851,7 +857,7 @@ impl Engine {
             match sure {
                 Err(Unsure) => left.append(&customer)?,
                 Ok(()) => {
-                    let packed = self.show(key, &profile, &found, &[], Some(&mut current))?;
+                    let packed = self.show(key, &profile, &found, &[], told.then_some(&mut current))?;
                     entries.append((PyBytes::new(py, &packed), py.None()))?;
                 }
             }
@@ -862,7 +868,7 @@ impl Engine {
 }
 
 impl Engine {
-    /// An entry for Redis; the assignment goes to `current`.
+    /// An entry for Redis; the assignment goes to `current`, if that is given.
     fn show(
         &self,
         key: &[u8],

@@ -4,6 +4,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::time::{DAY, LAST_INSTANT};
+
 const MAX_BYTES: usize = 64 * 1024;
 const MAX_TEXT_BYTES: usize = 64;
 const MAX_DEPTH: u32 = 32;
@@ -11,8 +13,6 @@ const MAX_DEPTH: u32 = 32;
 const MAX_NUMBER_BYTES: usize = 40;
 const MAX_AMOUNT: i64 = 1_000_000_000_000_000;
 const MAX_AMOUNT_DIGITS: usize = 15;
-const LAST_INSTANT: i64 = 253_402_300_799_999;
-const DAY: i64 = 86_400_000;
 
 /// What the definitions say of money.
 pub struct Settings {

@@ -2,7 +2,7 @@
 
 pub const NEVER: i64 = 1 << 62;
 pub const LAST_INSTANT: i64 = 253_402_300_799_999;
-const DAY: i64 = 86_400_000;
+pub const DAY: i64 = 86_400_000;
 
 /// Year, month and day of a count of days since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
 fn civil(days: i64) -> (i64, i64, i64) {

@@ -253,11 +253,10 @@ class CompiledPartition(Partition):
         return self.customers.engine.unforeseen()
 
     def _show(self, group: Group, customers: list[str], *, told: bool) -> None:
-        entries, current, left = self.customers.engine.refresh([customer.encode() for customer in customers])
+        entries, current, left = self.customers.engine.refresh([customer.encode() for customer in customers], told)
         group.entries += [PackedEntry(*entry) for entry in entries]
         super()._show(group, [key.decode() for key in left], told=told)
-        if told:
-            group.told = current
+        group.told = current
 
     def _fold_events(
         self, group: Group, batch: Batch, latest: Instant | None, tally: Tally, counts: Counter[Taken]
