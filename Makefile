@@ -1,6 +1,7 @@
 # Everything goes through .venv, which `make setup` builds from the locked, hashed requirements.
 SHELL := /bin/bash
 PYTHON ?= $(shell python3 requirements/interpreter.py)
+RUST := $(shell python3 requirements/rust.py)
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := requirements/runtime.txt requirements/dev.txt requirements/data.txt
@@ -14,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-h
 help:  ## show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 
-setup: $(VENV)/.ready $(if $(shell command -v cargo),$(VENV)/.engine)  ## make .venv with a working .venv/bin/streamseg
+setup: $(VENV)/.ready $(if $(RUST),$(VENV)/.engine)  ## make .venv with a working .venv/bin/streamseg
 
 # A distribution's Python may come without ensurepip; then another one's pip installs into the environment.
 PIP = $$($(BIN)/python -m pip --version >/dev/null 2>&1 && echo $(BIN)/python -m pip || echo python3 -m pip --python $(BIN)/python)
@@ -48,7 +49,7 @@ check: setup  ## linters, types, import contracts, freshness of the locks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python requirements/freshness.py
-	$(if $(shell cargo clippy --version 2>/dev/null),cd engine && cargo fmt --check && cargo clippy -q --locked -- -D warnings)
+	$(if $(RUST),$(if $(shell cargo clippy --version 2>/dev/null),cd engine && cargo fmt --check && cargo clippy -q --locked -- -D warnings))
 
 bench: setup  ## speed of replay and worker beside plain decoding (EVENTS=1000000); beside peers: PEERS=all REPEAT=3 REPORT=1
 	$(BIN)/python -m $(if $(PEERS),benchmarks.comparison --peers "$(PEERS)" --repeat $(or $(REPEAT),1) $(if $(REPORT),--report) \

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
-if find_spec("streamseg_engine") is None and shutil.which("cargo") is None:
+RUST = Path(__file__).parents[2] / "requirements" / "rust.py"
+
+
+def can_be_built() -> bool:
+    return bool(subprocess.run([sys.executable, RUST], capture_output=True, text=True, check=True).stdout.strip())
+
+
+if find_spec("streamseg_engine") is None and not can_be_built():
     collect_ignore_glob = ["test_*.py"]
