@@ -15,6 +15,8 @@ from streamseg.services.process import Process, ServiceError
 LOOPBACK = "127.0.0.1"
 _PORTS = range(20_000, 32_000)
 _PORT_TRIES = 100
+_claims: list[socket.socket] = []
+"""Names that say which ports this process has been given: they go with it."""
 
 
 class LocalService(ABC):
@@ -97,10 +99,11 @@ class LocalService(ABC):
 
 
 def free_port() -> int:
-    """Give a loopback port that nobody listens on.
+    """Give a loopback port that nobody listens on, and that no process on this machine was given that still runs.
 
-    It lies below the ports that the system gives to outgoing connections: while the server is down, no client
-    that tries to reconnect can be given the server's own port.
+    So it stays free while its server is down, or is not up yet. It lies below the ports that the system gives to
+    outgoing connections: while the server is down, no client that tries to reconnect can be given the server's own
+    port.
     """
     for _ in range(_PORT_TRIES):
         port = secrets.choice(_PORTS)
@@ -109,8 +112,21 @@ def free_port() -> int:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
-            return port
+            if _claim(port):
+                return port
     raise ServiceError(f"No free port on {LOOPBACK} among {_PORT_TRIES} from {_PORTS.start} to {_PORTS.stop - 1}.")
+
+
+def _claim(port: int) -> bool:
+    """Take a port for as long as this process lives; false if another has it, or this one. No file is left of it."""
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0streamseg-port-{port}")  # a name that is no path: Linux frees it with the socket
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def refusal(host: str, port: int, within: float = 3.0) -> str | None:
