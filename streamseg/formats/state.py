@@ -306,6 +306,8 @@ class Checkpoint(msgspec.Struct, array_like=True, frozen=True):
     """Which of the latest events before `sources` were rejected, by event topic."""
     placement: str = ""
     """By which rule customers were put into partitions; empty in what was written before there was a choice."""
+    current: int = -1
+    """Before this offset the assignments on the compacted topic are right; -1 if that is not known of any."""
 
 
 _decode_checkpoint = msgspec.msgpack.Decoder(Checkpoint).decode

@@ -136,6 +136,7 @@ class ShellApp(faust.App):
     async def on_shutdown(self) -> None:
         """Stop what runs beside the partitions, last of all."""
         await super().on_shutdown()
+        await self.shell.close()
         await self.owner.stop()
 
     async def _check_topics(self) -> None:

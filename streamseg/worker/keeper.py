@@ -8,6 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from aiokafka.errors import KafkaError
+
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
 from streamseg.worker import memory
@@ -30,6 +32,8 @@ logger = logging.getLogger("streamseg.worker")
 
 TICK_SECONDS = 0.1
 DRAIN_SECONDS = 2.0
+LOOK_SECONDS = 5.0
+"""How often to look whether somebody else has written assignments where we have nothing to write."""
 GIVE_BACK_SECONDS = 15.0
 """How often memory is given back: a take-over's backlog leaves holes, and what was fetched hangs in cycles."""
 
@@ -65,7 +69,7 @@ class Keeper:
             self._folder = RocksFolder(self._settings.data / "states")
         wall = self._settings.clock is Clock.WALL
         self._view = RedisView(self._settings.redis, self._settings.names, self._metrics, wall=wall)
-        self._tasks = [asyncio.create_task(self._run_view(self._view)), asyncio.create_task(self._tick())]
+        self._tasks = [asyncio.create_task(each) for each in (self._run_view(self._view), self._tick(), self._look())]
         self._http = HttpServer(self._metrics.registry, self._problems, self._alive)
         await self._http.start(self._settings.http_host, self._settings.http_port)
 
@@ -99,6 +103,20 @@ class Keeper:
                 for partition in self._partitions.values():
                     partition.tick()
                 await asyncio.sleep(TICK_SECONDS)
+
+    async def _look(self) -> None:
+        assert self.shell is not None
+        with fatal("the look at the assignments"):
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                try:
+                    ends = await self.shell.ends(self._settings.names.current, list(self._partitions))
+                except KafkaError as error:
+                    logger.warning("no broker says where the assignments end (%s): asking again", error)
+                    continue
+                for number, end in ends.items():
+                    if number in self._partitions:
+                        self._partitions[number].assignments_end(end)
 
     def _alive(self) -> bool:
         return time.monotonic() - self._ticked < 30

@@ -38,6 +38,7 @@ from streamseg.formats import state as records
 from streamseg.formats.event_json import EventDecoder
 from streamseg.formats.messages import Origin
 from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, MAX_STATE_BYTES, Checkpoint, Rejections, Sent, State
+from streamseg.worker.current_topic import CurrentTopic
 from streamseg.worker.customers import HOT, Customers
 from streamseg.worker.failure import fatal
 from streamseg.worker.fetches import EventRecord
@@ -110,6 +111,8 @@ class Group:
     """Where in the changelog the first state may stand whose forecast is not told; None if all are."""
     told: Records | None = None
     """More assignments, of the compiled core."""
+    mended: int | None = None
+    """What to tell the topic of assignments once all this is written; see CurrentTopic.take."""
 
     @property
     def empty(self) -> bool:
@@ -202,6 +205,7 @@ class Partition:
         self._end = 0
         """The offset of the next changelog record, as long as nobody else writes."""
         self._fence = -1
+        self._current = CurrentTopic(shell, settings.names.current, number)
         self._filled = ""
         """The identity of the Redis that all customers are or will be shown to."""
         self._unshown: Iterator[str] | None = None
@@ -258,6 +262,7 @@ class Partition:
         self._published = end
         mark = Mark(self._shell.monotonic(), loaded.foreseen)
         self._expect_refresh({key.decode(): mark for key in loaded.touched})
+        await self._current.begin(-1 if checkpoint is None else checkpoint.current)
         await self._publish_again(loaded)
         self._tasks = [asyncio.create_task(self._fold_all()), asyncio.create_task(self._write_all())]
         return self._sources
@@ -279,7 +284,7 @@ class Partition:
                 self._tell_view(group, customer, profile, Told(moves=moves, ahead=ahead))
                 self._refreshed(customer)
         await self._send(self._names.changes, again)
-        await self._send(self._names.current, group.current)
+        await self._assign(group.current)
         self._metrics.republished.inc(len(again))
         self._view.put(
             self.number, self._shown(self._unforeseen()), group.entries, self.customers.census.counts()
@@ -310,6 +315,10 @@ class Partition:
         self.waiting += len(records)
         self._work.set()
 
+    def assignments_end(self, end: int) -> None:
+        """Takes note of where the topic of assignments ends."""
+        self._current.heard(end)
+
     def tick(self) -> None:
         """Lets time pass: deadlines that are due by the wall clock, refreshes, checkpoints."""
         self._work.set()
@@ -326,6 +335,7 @@ class Partition:
                 await self._fold_arrived()
                 await self._pass_time()
                 await self._refresh()
+                await self._tell_again()
                 await self._fill_view()
                 if self._shadowed or self._shell.monotonic() >= self._checkpoint_due:
                     await self._hand_on(Group(), always=True)
@@ -342,6 +352,7 @@ class Partition:
                 folded += self._fold(group, self._batches[0])
                 await asyncio.sleep(0)
             await self._hand_on(group)
+            await self._tell_again()
             await self._fill_view()
 
     async def _hand_on(self, group: Group, *, always: bool = False) -> None:
@@ -372,6 +383,15 @@ class Partition:
             group = Group()
             self._show(group, due, told=True)
             await self._hand_on(group)
+
+    async def _tell_again(self) -> None:
+        """Tells of customers of whom somebody else may have had the last word."""
+        customers, mended = self._current.take(REFRESHED)
+        if customers:
+            group = Group(mended=mended)
+            self._show(group, customers, told=True)
+            await self._hand_on(group, always=True)
+            self._work.set()
 
     async def _fill_view(self) -> None:
         """Shows some more customers to a Redis that does not know them."""
@@ -639,6 +659,7 @@ class Partition:
                     return
                 if not await self._write(group):
                     return
+                await self._current.look()
                 self._writing -= 1
                 if self._shell.monotonic() >= self._checkpoint_due:
                     await self._write_checkpoint()
@@ -667,9 +688,11 @@ class Partition:
             return False
         await asyncio.gather(
             self._send(self._names.changes, group.changes),
-            self._send(self._names.current, group.current),
+            self._assign(group.current),
             *(self._send(self._rekeyed, items, partition) for partition, items in group.sent_on.items()),
         )
+        if group.mended is not None:
+            self._current.mended(group.mended)
         if group.states:
             self._published = self._end
         for ack in group.acks:
@@ -679,6 +702,11 @@ class Partition:
         self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.counts, group.whole)
         await self._view.room()
         return True
+
+    async def _assign(self, items: list[Item] | Records) -> None:
+        """Appends assignments to the compacted topic."""
+        if items:
+            await self._current.appended(await self._send(self._names.current, items), len(items))
 
     async def _append(self, items: list[Item] | Records) -> None:
         """Appends to the changelog. Raises PartitionLostError if another worker had taken over before."""
@@ -728,6 +756,7 @@ class Partition:
             self._view.whole(self.number),
             self._settled_rejections,
             self._placement.rule,
+            self._current.right(),
         )
         if always or checkpoint != self._checkpointed or self._shell.monotonic() >= self._append_due:
             await self._append([(CHECKPOINT_KEY, records.encode_checkpoint(checkpoint), [])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -21,6 +22,9 @@ class Shell:
         self.log = log
         self._readings = readings
         self._app = app
+        self._asker: AIOKafkaConsumer | None = None
+        """Reads nothing: asks where topics end."""
+        self._turn = asyncio.Lock()
 
     @property
     def partitions(self) -> int:
@@ -82,6 +86,20 @@ class Shell:
             takes = {partition: lambda records: found.extend((record.key, record.value) for record in records)}
             await ChangelogLoader(topic, consumer).read({partition: start}, {partition: end}, takes)
         return found
+
+    async def ends(self, topic: str, partitions: list[int]) -> dict[int, int]:
+        """Give the offsets after the last records of some partitions. Raises KafkaError when no broker tells."""
+        async with self._turn:
+            if self._asker is None:
+                asker = self._app.client(AIOKafkaConsumer)
+                await asker.start()
+                self._asker = asker
+        return await ChangelogLoader(topic, self._asker).ends(partitions)
+
+    async def close(self) -> None:
+        """Close what was opened to ask."""
+        if self._asker is not None:
+            await self._asker.stop()
 
     def monotonic(self) -> float:
         """Seconds that only rise."""

@@ -18,6 +18,7 @@ from unittest import mock
 
 from streamseg.worker.app import ShellApp
 from streamseg.worker.batches import BatchConsumer
+from streamseg.worker.current_topic import CurrentTopic
 from streamseg.worker.lease import Lease
 from streamseg.worker.loading import Loaded
 from streamseg.worker.partition import Partition
@@ -376,6 +377,32 @@ MUTATIONS = (
         "forecasts are told though no record of the changelog has shown that the partition is still ours",
         (Partition._write, "elif group.current:", "elif False:"),
         covered="the lease: without one neither the record of the changelog nor the forecast is sent",
+    ),
+    _broken(
+        "assignments-not-compared",
+        "nobody looks whether somebody else has written to the topic of assignments",
+        (CurrentTopic.appended, "if last + 1 == self._end + count:", "if True:"),
+        (CurrentTopic.look, "if self._heard > self._end:", "if False:"),
+    ),
+    _broken(
+        "appended-assignments-not-compared",
+        "nobody looks where in the topic of assignments a record of theirs came to stand",
+        (CurrentTopic.appended, "if last + 1 == self._end + count:", "if True:"),
+    ),
+    _broken(
+        "idle-assignments-not-looked-at",
+        "nobody asks where the topic of assignments ends when there is nothing to append",
+        (CurrentTopic.look, "if self._heard > self._end:", "if False:"),
+    ),
+    _broken(
+        "assignments-not-looked-at-when-taken-over",
+        "a take-over does not look at what was written to the topic of assignments before it",
+        (CurrentTopic.begin, "min(right, end) if right >= 0 else end", "end"),
+    ),
+    _broken(
+        "assignments-right-too-soon",
+        "the checkpoint says that assignments are right while customers are still to be told again",
+        (CurrentTopic.right, "self._end if self._wrong_from is None else self._wrong_from", "self._end"),
     ),
     _broken(
         "idle-partitions-not-looked-at",

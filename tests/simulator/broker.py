@@ -15,6 +15,8 @@ from tests.simulator.loop import SimulatedLoop
 TopicPartition = tuple[str, int]
 LOADS: TopicPartition = "loads", 0
 """What is asked for to load a changelog, as if it were sent to a partition."""
+LOOKS: TopicPartition = "looks", 0
+"""The same of whoever looks at what somebody else has written to another topic."""
 
 
 class Record(NamedTuple):
@@ -114,6 +116,8 @@ class Broker:
         self.committed: dict[TopicPartition, int] = {}
         self.commits: list[tuple[int, TopicPartition, int]] = []
         """When (as an arrival), where, up to which offset; each that moved something."""
+        self.slipped: set[tuple[TopicPartition, int]] = set()
+        """What came from a worker that had no lease any more: it had been asked before it froze."""
         self.arrivals = 0
         self.slow = 0.0
         """How long acknowledgements may take, at most, beyond what is usual."""
@@ -151,9 +155,9 @@ class Broker:
 
     # What is on its way
 
-    async def trip(self, worker: str) -> None:
+    async def trip(self, worker: str, why: TopicPartition = LOADS) -> None:
         """Be asked by a worker that loads, and answer."""
-        self._sent(worker, LOADS, [])
+        self._sent(worker, why, [])
         slow = self.dice.uniform(0.0, self.slow_loads) if self.slow_loads else 0.0
         await asyncio.sleep(slow + self.dice.uniform(0.001, 0.01))
 
@@ -192,11 +196,8 @@ class Broker:
             for sending in connection.sendings:
                 sending.gone = True
 
-    def freeze(self, worker: str, unfenced: Callable[[str], bool]) -> None:
-        """A worker froze: some of what it sends has left the machine, some will as it wakes, without being asked again.
-
-        (What nothing guards at the other end is always asked: the gap is a known one, see docs/decisions/0012.)
-        """
+    def freeze(self, worker: str) -> None:
+        """A worker froze: some of what it sends has left the machine, some will as it wakes, not asked again."""
         if not self._may_send(worker):
             return
         for connection in self._of(worker):
@@ -205,7 +206,7 @@ class Broker:
             asked = self.dice.choice([count, count, self.dice.randrange(left, count + 1)])
             for place, sending in enumerate(connection.sendings):
                 sending.gone |= place < left
-                sending.asked |= place < asked and not unfenced(connection.place[0])
+                sending.asked |= place < asked
 
     def wake(self, worker: str) -> None:
         """A worker thawed, or has a lease again."""
@@ -239,6 +240,8 @@ class Broker:
             self.loop.later(delay, self._answer, connection, sending, RefusedError("the broker refuses"))
             return
         first = self.write(connection.place, sending.items)
+        if sending.asked and not self._may_send(worker):
+            self.slipped |= {(connection.place, first + place) for place in range(len(sending.items))}
         self.trace(f"{worker} → {topic}/{partition}: {first} to {first + len(sending.items) - 1}")
         answer: Exception | Metadata = Metadata(first)
         if self.loses == topic:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 WEIGHTS = {
     "kill": 30, "freeze": 26, "stop": 8, "join": 8, "rebalance": 12, "refuse": 5, "lose an ack": 7, "slow acks": 7,
     "detour": 7, "Redis away": 5, "Redis slow": 5, "Redis flushed": 3, "Redis behind": 3, "Redis rebuilt": 3,
-    "lose an answer": 5, "slow loads": 5, "handover": 6,
+    "lose an answer": 5, "slow loads": 5, "handover": 6, "last word": 6,
 }  # fmt: skip
 TOPICS = (CHANGELOG, CHANGELOG, CHANGELOG, NAMES.changes, NAMES.current, NAMES.dead_letters, REKEYED)
 STATES, FENCES = ("states", 0), ("fences", 0)
@@ -24,6 +24,7 @@ STATES, FENCES = ("states", 0), ("fences", 0)
 THEMES = (
     ("rebalance",), ("rebalance",), ("freeze",), ("kill",), ("Redis flushed", "Redis behind"), ("Redis slow", "freeze"),
     ("Redis slow", "lose an answer"), ("slow loads", "freeze"), ("handover",), ("handover",),
+    ("last word",), ("last word",),
 )  # fmt: skip
 PATIENCE = 1_500
 """Steps of workers to wait for something to be near to."""
@@ -57,10 +58,12 @@ class Faults:
         if dice.random() < 0.3:
             self._steps = 1 + int(dice.expovariate(1 / 300))
         elif self._kind in ("freeze", "rebalance") and dice.random() < 0.8:
-            frozen_near = (CHANGELOG, STATES[0], STATES[0], FENCES[0], LOADS[0], REDIS[0])
+            frozen_near = (CHANGELOG, STATES[0], STATES[0], FENCES[0], LOADS[0], REDIS[0], NAMES.current)
             self._near = "sent", dice.choice(frozen_near if self._kind == "freeze" else (CHANGELOG, STATES[0]))
         elif self._kind == "handover":
             self._near = "sent", STATES[0]
+        elif self._kind == "last word":
+            self._near = "sent", NAMES.current
         else:
             self._near = dice.choice(("sent", "arrived", "arrived")), dice.choice(TOPICS)
 
@@ -76,7 +79,7 @@ class Faults:
         if self._left and not self._victim and (what, place[0]) == self._near:
             in_flight = (
                 place == REDIS
-                or self._kind == "handover"
+                or self._kind in ("handover", "last word")
                 or (self._kind == "freeze" and what == "sent" and place != FENCES)
             )
             most = 3 if in_flight else self._dice.choice([3, 12, 40])
@@ -114,6 +117,13 @@ class Faults:
                 broker.late, broker.detour = worker.name, (NAMES.current, worker.name)
                 world.loop.later(dice.uniform(8.0, 15.0), world.straighten)
                 world.loop.later(dice.uniform(0.0, 0.1), world.begin_anew)
+            case "last word":
+                seconds = SESSION_SECONDS + dice.uniform(1.0, 14.0)
+                if dice.random() < 0.5:
+                    world.loop.later(
+                        seconds + dice.uniform(0.0, 4.0), self._disturb, dice.choice(["kill", "rebalance"])
+                    )
+                return world.freeze(worker, seconds)
             case "refuse":
                 world.trace(f"the broker will refuse a batch to {topic}")
                 broker.refuses = topic

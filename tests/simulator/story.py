@@ -40,7 +40,7 @@ from streamseg.worker.log import Item
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.placement import partition_of
 from streamseg.worker.settings import Clock, Keys
-from tests.simulator.broker import Broker, RefusedError, TopicPartition, UnansweredError
+from tests.simulator.broker import LOOKS, Broker, RefusedError, TopicPartition, UnansweredError
 from tests.simulator.faults import FENCES, STATES, Faults
 from tests.simulator.group import SimulatedGroup
 from tests.simulator.judge import Judge, WrongError, lost_by_compaction
@@ -134,6 +134,8 @@ class World:
     ended: bool = False
     good: bool = False
     """Nothing bad happens any more."""
+    looks_left: int = 2
+    """How many workers may still die of having looked at assignments."""
     wrong: list[str] = field(default_factory=list)
     _names: dict[str, str] = field(default_factory=dict)
     """The id of each customer's last event."""
@@ -163,6 +165,8 @@ class World:
 
     def _sent(self, worker: str, place: TopicPartition, items: Sequence[Item] = ()) -> None:
         self.faults.met("sent", worker, place)
+        if place == LOOKS and self.broker.slipped and self.dice.random() < 0.8:
+            self.loop.later(self.dice.uniform(0.01, 0.06), self._kill_looking, worker)
         if place[0] == CHANGELOG:
             keys = {key or b"" for key, _, _ in items}
             if any(key >= FIRST_CUSTOMER for key in keys):
@@ -189,6 +193,13 @@ class World:
             if number in worker.store._open and worker.name in self.group.members and not self.good:
                 self.faults.injected["kill"] += 1
                 self.kill(worker, "kill -9, behind a zombie")
+
+    def _kill_looking(self, name: str) -> None:
+        """As bad: an owner dies that has just found what a zombie had written."""
+        if name in self.running and self.looks_left:
+            self.looks_left -= 1
+            self.faults.injected["kill"] += 1
+            self.kill(self.running[name], "kill -9, after a look at assignments")
 
     # Workers
 
@@ -233,7 +244,7 @@ class World:
         self.trace(f"{worker.name} freezes for {seconds:.1f} s")
         self.loop.freeze(worker.name)
         self.frozen.add(worker.name)
-        self.broker.freeze(worker.name, lambda topic: topic == NAMES.current)
+        self.broker.freeze(worker.name)
         self.loop.later(seconds, self._thaw, worker)
         if len(self.running) == 1:  # somebody has to become the owner meanwhile
             self.loop.later(self.dice.uniform(0.0, 8.0), self.start_one_more)
@@ -314,6 +325,8 @@ class World:
         self._be_good()
         await self._settle()
         self.seen["rebalances"] += self.group.generation
+        self.seen["sent without a lease"] += len(self.broker.slipped)
+        self.seen["outdated assignments sent without a lease"] += _outdated(self.broker)
         if self.wrong:
             raise WrongError(self.wrong[0])
         now = BEGAN_MS + int(self.loop.now * 1000)
@@ -392,6 +405,17 @@ class World:
 
     def _shadowed(self, number: int) -> bool:
         return bool(lost_by_compaction(self.broker.logs[CHANGELOG, number]))
+
+
+def _outdated(broker: Broker) -> int:
+    """How many assignments came behind newer ones."""
+    found, last = 0, dict[bytes | None, int]()
+    for number in range(PARTITIONS):
+        for record in broker.logs[NAMES.current, number]:
+            version = json.loads(record.value or b"")["version"]
+            found += version < last.get(record.key, 0)
+            last[record.key] = version
+    return found
 
 
 def _event(dice: random.Random, name: str, customer: str, time: Instant, clock: Clock) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from streamseg.worker.settings import Clock, Engine, Keys, Names, Settings
 from streamseg.worker.shell import Shell
 from streamseg.worker.store import PartitionStore
 from streamseg.worker.tolerance import Tolerance
-from tests.simulator.broker import Batch, Broker, Metadata, Record
+from tests.simulator.broker import LOADS, LOOKS, Batch, Broker, Metadata, Record
 from tests.simulator.loop import WORKER, SimulatedLoop
 
 EVENTS = "events"
@@ -84,6 +84,10 @@ class SimulatedConsumer:
         self._broker, self._dice = broker, dice
         self._positions: dict[TopicPartition, int] = {}
 
+    async def start(self) -> None:
+        """Connect."""
+        await self._trip()
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -116,7 +120,8 @@ class SimulatedConsumer:
     async def fetched(self, seconds: float) -> AsyncIterator[tuple[TopicPartition, Sequence[Record], int]]:
         """Give some records of each, as `streamseg.worker.fetches` does."""
         del seconds
-        await self._trip()
+        looks = any(tp.topic == NAMES.current for tp in self._positions)
+        await self._broker.trip(WORKER.get(), LOOKS if looks else LOADS)
         for tp, start in list(self._positions.items()):
             some = self._log(tp)[start : start + self._dice.choice([20, 1000])]
             if some:
@@ -232,7 +237,7 @@ class SimulatedWorker:
 
     def start(self) -> None:
         """Begin to work; called within the worker."""
-        for each in (self._run_view, self._tick, self._commit, self._beat, self._fetch):
+        for each in (self._run_view, self._tick, self._look, self._commit, self._beat, self._fetch):
             self.spawn(each)
         self.group.join(self)
 
@@ -248,6 +253,9 @@ class SimulatedWorker:
             for partition in self.owner._partitions.values():
                 partition.tick()
             await asyncio.sleep(TICK_SECONDS)
+
+    async def _look(self) -> None:
+        await self.owner._look()
 
     async def _beat(self) -> None:
         while True:

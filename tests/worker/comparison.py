@@ -25,7 +25,8 @@ def assert_same(site: Site, wanted: Outcome) -> list[dict[str, Any]]:
     assert_contiguous(changes)
     # What only moved a forecast comes to the compacted topic, and then to Redis, within some seconds.
     wait_for_equality(lambda: without_times(site.shown()), hashes(wanted))
-    assert_equal(found_schemes(site), wanted.schemes)
+    # Whoever has lost a partition may have had the last word there, until the owner notices.
+    wait_for_equality(lambda: found_schemes(site), wanted.schemes)
     assert site.counts() == wanted.counts
     assert site.moves() == wanted.moves
     return published

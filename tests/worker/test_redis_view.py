@@ -148,7 +148,7 @@ def test_a_worker_with_much_to_tell_a_redis_that_hangs_reads_no_further_until_it
 ) -> None:
     lines = shop_lines(9_000)
     wanted = expected(STARTER, site.shares(lines))
-    worker = site.start(module="tests.worker.small_queue_worker")
+    worker = site.start(module="tests.worker.small_queue_worker")  # with small groups, too: not all is under way
     try:
         worker.wait_until_ready()
         redis.pause()

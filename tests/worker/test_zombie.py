@@ -13,7 +13,7 @@ from streamseg.formats import state as records
 from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, WRITER
 from streamseg.shop import Shop
 from streamseg.worker.lease import Lease
-from tests.worker.comparison import assert_same, repeats
+from tests.worker.comparison import assert_same, found_schemes, repeats
 from tests.worker.reference import expected
 from tests.worker.running_worker import STARTER, Sent, Site, wait_until
 
@@ -56,6 +56,35 @@ def test_a_worker_that_was_frozen_past_its_session_changes_nothing_when_it_wakes
         assert_same(site, wanted)
     for name, forms in repeats(site).items():
         assert len(forms) == 1, name
+
+
+@pytest.mark.parametrize("when", ["while nothing happens", "while nobody works", "before more happens"])
+def test_an_assignment_that_was_sent_too_late_does_not_stay_the_last(
+    when: str, kafka: str, redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    site = Site(kafka, redis_url, prefix, tmp_path, partitions=1).create()
+    lines = list(Shop(seed=3, customers=20, events=400).lines())
+    first, rest = (lines, []) if when != "before more happens" else (lines[:300], lines[300:])
+    before, wanted = expected(STARTER, site.shares(first)), expected(STARTER, site.shares(lines))
+    with site.worker() as worker:
+        site.produce(first)
+        site.wait_until_done([worker])
+        assert_same(site, before)
+        told = site.read(site.own("segment-current"))
+        latest = {record.key: record.offset for record in told}
+        outdated = [Sent(each.value, each.key) for each in told if each.offset < latest[each.key]]
+        assert outdated
+        if when == "while nobody works":
+            worker.stop()
+        site.send({0: outdated}, topic=site.own("segment-current"))
+        assert found_schemes(site) != before.schemes
+        if when == "while nobody works":
+            with site.worker():
+                assert_same(site, wanted)
+        else:
+            site.produce(rest)
+            site.wait_until_done([worker])
+            assert_same(site, wanted)
 
 
 def test_the_last_word_of_a_worker_that_had_lost_the_partition_hides_no_change(
