@@ -111,8 +111,7 @@ self.segmenter.clock = self._settled_clock = max(
         )"""
 
 
-def _unawaited(name: str, kind: str, what: str) -> Broken:
-    sent = f"self._send(self._names.{kind})"
+def _unawaited(name: str, sent: str, what: str) -> Broken:
     return _broken(name, what, (Partition._write, sent, f"asyncio.sleep(0, asyncio.ensure_future({sent}))"))
 
 
@@ -137,10 +136,16 @@ MUTATIONS = (
         ),
     ),
     _unawaited(
-        "changes-not-awaited", "changes, group.changes", "batches are acknowledged before changes are published"
+        "changes-not-awaited",
+        "self._send(self._names.changes, group.changes)",
+        "batches are acknowledged before changes are published",
     ),
-    _unawaited("assignments-not-awaited", "current, group.current", "… before assignments are published"),
-    _unawaited("letters-not-awaited", "dead_letters, group.rejects", "… before dead letters are written"),
+    _unawaited("assignments-not-awaited", "self._assign(group.current)", "… before assignments are published"),
+    _unawaited(
+        "letters-not-awaited",
+        "self._send(self._names.dead_letters, group.rejects)",
+        "… before dead letters are written",
+    ),
     _broken(
         "acknowledged-first",
         "batches are acknowledged before anything of them is written",
@@ -209,7 +214,7 @@ MUTATIONS = (
     _broken(
         "assignments-not-told-again",
         "assignments are not published at a take-over",
-        (Partition._publish_again, "await self._send(self._names.current, group.current)", "pass"),
+        (Partition._publish_again, "await self._assign(group.current)", "pass"),
     ),
     _broken(
         "redis-not-told-again",
