@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tests.simulator.broker import LOADS, TopicPartition
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 WEIGHTS = {
     "kill": 30, "freeze": 26, "stop": 8, "join": 8, "rebalance": 12, "refuse": 5, "lose an ack": 7, "slow acks": 7,
     "detour": 7, "Redis away": 5, "Redis slow": 5, "Redis flushed": 3, "Redis behind": 3, "Redis rebuilt": 3,
-    "lose an answer": 5, "slow loads": 5, "handover": 6, "last word": 2,
+    "lose an answer": 5, "slow loads": 5, "handover": 6, "last word": 5,
 }  # fmt: skip
 TOPICS = (CHANGELOG, CHANGELOG, CHANGELOG, NAMES.changes, NAMES.current, NAMES.dead_letters, REKEYED)
 STATES, FENCES = ("states", 0), ("fences", 0)
 """What of the changelog is customers' states, and what begins a take-over, as if each were a partition."""
 THEMES = (
     ("rebalance",), ("rebalance",), ("freeze",), ("kill",), ("Redis flushed", "Redis behind"), ("Redis slow", "freeze"),
-    ("Redis slow", "lose an answer"), ("slow loads", "freeze"), ("handover",), ("handover",),
-    ("last word",),
+    ("Redis slow", "freeze"), ("Redis slow", "lose an answer"), ("slow loads", "freeze"), ("handover",), ("handover",),
+    ("last word",), ("last word",),
 )  # fmt: skip
 PATIENCE = 1_500
 """Steps of workers to wait for something to be near to."""
@@ -38,7 +39,7 @@ class Faults:
         self.injected: Counter[str] = Counter()
         self._left = dice.randrange(1, 8)
         self._kinds = [kind for kind in WEIGHTS if dice.random() < 0.6] or ["kill"]
-        if dice.random() < 0.5:  # one thing again and again is what chance alone seldom brings
+        if dice.random() < 0.3:  # one thing again and again is what chance alone seldom brings
             self._left, self._kinds = dice.randrange(3, 12), list(dice.choice(THEMES))
         self._kind = ""
         self._near = "", ""
@@ -58,7 +59,9 @@ class Faults:
         if dice.random() < 0.3:
             self._steps = 1 + int(dice.expovariate(1 / 300))
         elif self._kind in ("freeze", "rebalance") and dice.random() < 0.8:
-            frozen_near = (CHANGELOG, STATES[0], STATES[0], FENCES[0], LOADS[0], REDIS[0])
+            frozen_near: Sequence[str] = (CHANGELOG, STATES[0], STATES[0], FENCES[0], LOADS[0], REDIS[0])
+            if self._kinds == ["Redis slow", "freeze"]:  # what is on its way to Redis is fenced there alone
+                frozen_near = STATES[0], REDIS[0], REDIS[0]
             self._near = "sent", dice.choice(frozen_near if self._kind == "freeze" else (CHANGELOG, STATES[0]))
         elif self._kind == "handover":
             self._near = "sent", STATES[0]
@@ -168,9 +171,9 @@ class Faults:
     def _disturb_filling(self, worker: SimulatedWorker) -> None:
         """Something else happens while Redis is shown all customers again."""
         dice, world = self._dice, self._world
-        if dice.random() < 0.5:
+        if dice.random() < 0.8:
             self._inject("Redis slow", worker)
-        if dice.random() < 0.6:
+        if dice.random() < 0.9:
             world.loop.later(dice.uniform(0.0, 4.0), self._disturb, dice.choice(["kill", "freeze", "rebalance"]))
 
     def _disturb(self, kind: str) -> None:

@@ -26,6 +26,7 @@ from streamseg.formats.state import FENCE_KEY, FIRST_CUSTOMER
 from streamseg.worker import (
     app,
     batches,
+    compiled,
     failure,
     keeper,
     log,
@@ -448,6 +449,9 @@ def simulated(world: World) -> Iterator[None]:
         patches.enter_context(mock.patch.object(redis_view, "connected", world.connected))
         patches.enter_context(mock.patch.object(store, "fetched", SimulatedConsumer.fetched))
         patches.enter_context(mock.patch.object(store, "LOOK_AHEAD", world.dice.choice([8, 30, 10_000])))
+        at_once = world.dice.choice([1, 2, partition.REFRESHED])
+        for module in (compiled, partition):
+            patches.enter_context(mock.patch.object(module, "REFRESHED", at_once))
         patches.enter_context(mock.patch.object(memory, "give_back"))
         patches.enter_context(mock.patch.object(profile, "RING_BYTES", world.dice.choice(REMEMBERED_BYTES)))
         patches.enter_context(mock.patch.object(keeper, "Metrics", return_value=METRICS))
