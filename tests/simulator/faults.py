@@ -23,9 +23,9 @@ TOPICS = (CHANGELOG, CHANGELOG, CHANGELOG, NAMES.changes, NAMES.current, NAMES.d
 STATES, FENCES = ("states", 0), ("fences", 0)
 """What of the changelog is customers' states, and what begins a take-over, as if each were a partition."""
 THEMES = (
-    ("rebalance",), ("rebalance",), ("freeze",), ("kill",), ("Redis flushed", "Redis behind"), ("Redis slow", "freeze"),
-    ("Redis slow", "freeze"), ("Redis slow", "lose an answer"), ("slow loads", "freeze"), ("handover",), ("handover",),
-    ("last word",), ("last word",),
+    ("rebalance",), ("rebalance",), ("freeze",), ("kill",), ("kill",), ("Redis flushed", "Redis behind"),
+    ("Redis slow", "freeze"), ("Redis slow", "freeze"), ("Redis slow", "lose an answer"), ("slow loads", "freeze"),
+    ("handover",), ("handover",), ("last word",), ("last word",),
 )  # fmt: skip
 PATIENCE = 1_500
 """Steps of workers to wait for something to be near to."""
@@ -68,7 +68,9 @@ class Faults:
         elif self._kind == "last word":
             self._near = "sent", NAMES.current
         else:
-            self._near = dice.choice(("sent", "arrived", "arrived")), dice.choice(TOPICS)
+            # Who only dies does so near what it sends on: that it is sent twice is seen by the dead alone.
+            topic = REKEYED if self._kinds == ["kill"] and dice.random() < 0.6 else dice.choice(TOPICS)
+            self._near = dice.choice(("sent", "arrived", "arrived")), topic
 
     def after_step(self, worker: str) -> None:
         """Take note of a worker's step."""
