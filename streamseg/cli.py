@@ -225,8 +225,9 @@ def worker(
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
         signal.signal(number, lambda *_: sys.exit(0))
+    from streamseg.engine import Engine
     from streamseg.worker.main import run_worker
-    from streamseg.worker.settings import Clock, Engine, Keys, Names, Settings, Store
+    from streamseg.worker.settings import Clock, Keys, Names, Settings, Store
     from streamseg.worker.tolerance import Tolerance
 
     settings = Settings(

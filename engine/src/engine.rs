@@ -505,7 +505,7 @@ impl Loaded {
 
 #[pymethods]
 impl Engine {
-    /// plan: MessagePack, see streamseg/worker/native_plan.py. states: States, or what has `get` and `items`.
+    /// plan: MessagePack, see streamseg/formats/native_plan.py. states: States, or what has `get` and `items`.
     #[new]
     #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
     #[allow(clippy::too_many_arguments)]

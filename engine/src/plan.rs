@@ -1,4 +1,4 @@
-//! Definitions as streamseg/worker/native_plan.py hands them over: checked and bound by Python, and of its subset.
+//! Definitions as streamseg/formats/native_plan.py hands them over: checked and bound by Python, and of its subset.
 
 use serde::Deserialize;
 
