@@ -17,7 +17,7 @@ from streamseg import shards as sharding
 from streamseg.core.errors import InputError
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.messages import change_data, encode_json
-from streamseg.replay import Outputs, Reject, Replay, Tally, assignments, tally
+from streamseg.replay import Outputs, Reject, Replay, Tally
 from streamseg.shards import Shards, work
 from tests.properties.test_against_naive_model import THOROUGH
 from tests.properties.timelines import DAY, START, Arrival, Story, stories
@@ -67,8 +67,8 @@ def in_one_process(story: Story) -> Written:
         definitions, lambda change: written.changes.append(change_data(change) + b"\n"), written.rejects.append
     )
     replay.run(story.lines, story.until)
-    written.assignments = [line for _, line in assignments(replay)]
-    written.tally = tally(replay, len(written.changes))
+    written.assignments = [line for _, line in replay.assignments()]
+    written.tally = replay.tally(len(written.changes))
     return written
 
 
@@ -89,7 +89,7 @@ def shards_of(definitions: bytes, count: int) -> Iterator[Shards]:
 
 def shard(connection: Connection, definitions: bytes) -> None:
     with connection, suppress(EOFError):  # an input that ends with an error
-        work(connection.recv, connection.send, definitions)
+        work(connection.recv, connection.send, definitions, None)
 
 
 def in_shards(story: Story, count: int, batch: int) -> Written:
