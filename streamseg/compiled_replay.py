@@ -220,6 +220,7 @@ def _together(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
                 some, size = [], 0
     except InputError as raised:
         error = raised
-    yield some
+    if some:
+        yield some
     if error is not None:
         raise error
