@@ -101,6 +101,12 @@ keys_option = option(
     default="rekey",
     help="Events in the wrong partition, or under another key: send them on, rely on the producers, or reject them.",
 )
+engine_option = option(
+    "--engine",
+    type=click.Choice(["auto", "compiled", "python"]),
+    default="auto",
+    help="What applies events: the compiled core, where it can, or Python.",
+)
 prefix_option = option("--prefix", default="streamseg", help="Stands before our own topics (P.) and Redis keys (P:).")
 
 
@@ -150,18 +156,22 @@ def check(file: Path) -> None:
     "--format", type=click.Choice(["jsonl", "csv", "parquet"]), help="Of all EVENTS. [default: by the end of the name]"
 )
 @option("--jobs", type=click.IntRange(1), help="Processes. [default: one a core; 1 for fewer than 50,000 events]")
+@engine_option
 @click.argument("events", nargs=-1, required=True)
 def replay(
     definitions: Path, changes: Path | None, assignments: Path | None, rejects: Path | None, until: Instant | None,
-    format: str | None, jobs: int | None, events: tuple[str, ...],  # noqa: A002
+    format: str | None, jobs: int | None, engine: str, events: tuple[str, ...],  # noqa: A002
 ) -> None:  # fmt: skip
     """Evaluate recorded EVENTS without Kafka: files of JSON lines, CSV (also .gz) or Parquet; - is standard input.
 
-    What is written is the same for any number of --jobs.
+    What is written is the same for any number of --jobs and for any --engine.
     """
+    from streamseg.engine import Engine
     from streamseg.recording import replay_files
 
-    replay_files(definitions, events, changes, assignments, rejects, until, format=format, jobs=jobs)
+    replay_files(
+        definitions, events, changes, assignments, rejects, until, format=format, jobs=jobs, engine=Engine(engine)
+    )
 
 
 @cli.command()
@@ -191,12 +201,7 @@ def replay(
     default="memory",
     help="Where customers are kept: in memory, or in RocksDB under --data.",
 )
-@option(
-    "--engine",
-    type=click.Choice(["auto", "compiled", "python"]),
-    default="auto",
-    help="What applies events: the compiled core, where it can, or Python.",
-)
+@engine_option
 @option(
     "--max-rejected",
     type=click.FloatRange(0, 1),
@@ -225,8 +230,9 @@ def worker(
     """Run a worker: it takes its share of the group's partitions until it is told to stop (SIGTERM)."""
     for number in (signal.SIGTERM, signal.SIGINT):  # until Faust has handlers of its own
         signal.signal(number, lambda *_: sys.exit(0))
+    from streamseg.engine import Engine
     from streamseg.worker.main import run_worker
-    from streamseg.worker.settings import Clock, Engine, Keys, Names, Settings, Store
+    from streamseg.worker.settings import Clock, Keys, Names, Settings, Store
     from streamseg.worker.tolerance import Tolerance
 
     settings = Settings(

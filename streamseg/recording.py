@@ -18,11 +18,11 @@ from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import InputError
 from streamseg.core.units import Instant, format_money
+from streamseg.engine import Engine, choose
 from streamseg.formats.definitions_yaml import load_definitions, read_source
 from streamseg.formats.messages import change_data, encode_json
 from streamseg.inputs import read_lines
-from streamseg.replay import Outputs, Reject, Replay, Tally, tally
-from streamseg.replay import assignments as assignments_of
+from streamseg.replay import Outputs, Reject, Replay, Tally
 from streamseg.shards import shards
 
 SMALL = 50_000
@@ -39,14 +39,16 @@ def replay_files(
     *,
     format: str | None = None,  # noqa: A002
     jobs: int | None = None,
+    engine: Engine = Engine.AUTO,
 ) -> None:
     """Replays files (`-` is standard input), writes what was asked for, and prints a summary.
 
     `jobs` is the number of processes; None is one for each core, and this one alone for a small input. What is written
-    is the same for any number.
+    is the same for any number, and for any `engine`.
     """
     source = read_source(definitions)
     compiled = load_definitions(source, str(definitions))
+    plan = choose(compiled, engine).plan
     console = Console(stderr=True)
     gc.disable()  # profiles have no cycles, and there may be millions of them to look through
     with ExitStack() as stack:
@@ -63,10 +65,10 @@ def replay_files(
         if changes is not None and changes == rejects:
             jobs = 1  # in one file they stand in the order in which they happened
         if jobs == 1:
-            found = _replay_here(compiled, _shown(lines, console), outputs, until)
+            found = _replay_here(compiled, plan, _shown(lines, console), outputs, until)
         else:
             # The processes start before the progress display does, for that has a thread.
-            running = stack.enter_context(shards(source, jobs))
+            running = stack.enter_context(shards(source, jobs, plan))
             found = running.replay(compiled, _shown(lines, console), outputs, until)
     piped = any(str(out) == "-" for out in (changes, assignments, rejects))
     _summarise(found, compiled, Console(stderr=piped))
@@ -92,15 +94,22 @@ def _raising(error: InputError) -> Iterator[bytes]:
     raise error
 
 
-def _replay_here(definitions: Definitions, lines: Iterable[bytes], outputs: Outputs, until: Instant | None) -> Tally:
+def _replay_here(
+    definitions: Definitions, plan: bytes | None, lines: Iterable[bytes], outputs: Outputs, until: Instant | None
+) -> Tally:
     """Replays in this process."""
     counted = _Counted(outputs.changes)
-    replay = Replay(definitions, counted, outputs.reject)
+    if plan is None:
+        replay = Replay(definitions, counted, outputs.reject)
+    else:
+        from streamseg.compiled_replay import CompiledReplay
+
+        replay = CompiledReplay(definitions, counted, outputs.reject, plan, lambda core: outputs.changes(core.drain()))
     replay.run(lines, until)
     if outputs.assignments is not None:
-        for _, line in assignments_of(replay):
+        for _, line in replay.assignments():
             outputs.assignments(line)
-    return tally(replay, counted.count)
+    return replay.tally(counted.count)
 
 
 class _Counted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -40,6 +40,29 @@ class Outputs:
     assignments: Callable[[bytes], object] | None = None
 
 
+@dataclass(slots=True)
+class Tally:
+    """What became of all lines, and where customers ended."""
+
+    results: Counter[str] = field(default_factory=Counter)
+    rejects: Counter[str] = field(default_factory=Counter)
+    """By reason; the first that was met comes first."""
+    customers: int = 0
+    changes: int = 0
+    sizes: Sizes = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        """Adds the events and customers of a shard; its rejects are counted where they are put in order."""
+        self.results.update(other.results)
+        self.customers += other.customers
+        self.changes += other.changes
+        for scheme, segments in other.sizes.items():
+            known = self.sizes.setdefault(scheme, {})
+            for name, (customers, worth) in segments.items():
+                before = known.get(name, (0, 0))
+                known[name] = (before[0] + customers, before[1] + worth)
+
+
 class _Profiles(dict[str, Profile]):
     """All customers, in memory."""
 
@@ -64,8 +87,11 @@ class Replay:
 
     def __post_init__(self) -> None:
         definitions = self.definitions
-        self.segmenter = Segmenter(definitions, self.profiles, self.publish)
+        self.segmenter = self._segmenter()
         self._decoder = EventDecoder(definitions.currency, definitions.digits, definitions.rates)
+
+    def _segmenter(self) -> Segmenter:
+        return Segmenter(self.definitions, self.profiles, self.publish)
 
     def feed(self, data: bytes) -> None:
         """Takes the next line. Blank ones are counted, but are no events."""
@@ -87,59 +113,49 @@ class Replay:
         if until is not None:
             self.segmenter.advance(until)
 
+    def take(self, lines: Sequence[bytes], numbers: Sequence[int], clocks: Mapping[int, Instant]) -> None:
+        """Takes lines with these numbers; the clock is moved before those that are late."""
+        for number, line in zip(numbers, lines, strict=True):
+            if number in clocks:
+                self.segmenter.advance(clocks[number])
+            self.lines = number - 1
+            self.feed(line)
 
-@dataclass(slots=True)
-class Tally:
-    """What became of all lines, and where customers ended."""
+    # What it came to
 
-    results: Counter[str] = field(default_factory=Counter)
-    rejects: Counter[str] = field(default_factory=Counter)
-    """By reason; the first that was met comes first."""
-    customers: int = 0
-    changes: int = 0
-    sizes: Sizes = field(default_factory=dict)
+    def tally(self, changes: int) -> Tally:
+        """The tally as of now, of a replay that has published so many changes."""
+        return Tally(self.results, self.rejects, len(self.profiles), changes, self.sizes())
 
-    def add(self, other: Tally) -> None:
-        """Adds the events and customers of a shard; its rejects are counted where they are put in order."""
-        self.results.update(other.results)
-        self.customers += other.customers
-        self.changes += other.changes
-        for scheme, segments in other.sizes.items():
-            known = self.sizes.setdefault(scheme, {})
-            for name, (customers, worth) in segments.items():
-                before = known.get(name, (0, 0))
-                known[name] = (before[0] + customers, before[1] + worth)
+    def sizes(self) -> Sizes:
+        """Customers and their worth (minor units) by scheme and segment."""
+        schemes = self.definitions.schemes
+        found: Sizes = {each.scheme.name: dict.fromkeys(each.scheme.names, (0, 0)) for each in schemes}
+        for profile in self.profiles.values():
+            worth = worth_of(self.definitions, profile)
+            for compiled, segment in zip(schemes, profile.segments, strict=True):
+                if segment >= 0:
+                    segments, name = found[compiled.scheme.name], compiled.scheme.names[segment]
+                    customers, total = segments[name]
+                    segments[name] = (customers + 1, total + worth)
+        return found
 
-
-def tally(replay: Replay, changes: int) -> Tally:
-    """The tally of a replay, as of now, that has published so many changes."""
-    return Tally(replay.results, replay.rejects, len(replay.profiles), changes, sizes(replay))
-
-
-def sizes(replay: Replay) -> Sizes:
-    """Customers and their worth (minor units) by scheme and segment."""
-    found: Sizes = {
-        compiled.scheme.name: dict.fromkeys(compiled.scheme.names, (0, 0)) for compiled in replay.definitions.schemes
-    }
-    worth_of = replay.definitions.value
-    for profile in replay.profiles.values():
-        value: Any = worth_of(profile, profile.at) if worth_of is not None else None
-        worth = 0 if value is None else round(value)
-        for compiled, segment in zip(replay.definitions.schemes, profile.segments, strict=True):
-            if segment >= 0:
-                segments, name = found[compiled.scheme.name], compiled.scheme.names[segment]
-                customers, total = segments[name]
-                segments[name] = (customers + 1, total + worth)
-    return found
+    def assignments(self) -> Iterator[tuple[str, bytes]]:
+        """Each customer with its last assignment as a line of JSON, sorted."""
+        for customer in sorted(self.profiles):
+            yield customer, assignment_line(self.definitions, customer, self.profiles[customer])
 
 
-def assignments(replay: Replay) -> Iterator[tuple[str, bytes]]:
-    """Each customer with its last assignment as a line of JSON, sorted."""
-    definitions, every = replay.definitions, range(len(replay.definitions.schemes))
-    for customer in sorted(replay.profiles):
-        profile = replay.profiles[customer]
-        ahead = forecast(definitions, profile, profile.at, every)
-        yield customer, current_data(customer, profile, definitions, assignment(definitions, profile, ahead)) + b"\n"
+def worth_of(definitions: Definitions, profile: Profile) -> int:
+    """What a customer is worth, in minor units."""
+    value: Any = definitions.value(profile, profile.at) if definitions.value is not None else None
+    return 0 if value is None else round(value)
+
+
+def assignment_line(definitions: Definitions, customer: str, profile: Profile) -> bytes:
+    """A customer's assignment as a line of JSON."""
+    ahead = forecast(definitions, profile, profile.at, range(len(definitions.schemes)))
+    return current_data(customer, profile, definitions, assignment(definitions, profile, ahead)) + b"\n"
 
 
 def replay_changes(definitions: bytes, lines: Sequence[bytes], until: Instant | None) -> list[dict[str, Any]]:

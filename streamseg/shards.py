@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import msgspec
@@ -32,7 +32,10 @@ from streamseg.core.units import Instant, check_instant, format_instant, parse_i
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.event_json import EventDecoder
 from streamseg.formats.messages import change_data
-from streamseg.replay import Outputs, Reject, Replay, Tally, assignments, tally
+from streamseg.replay import Outputs, Reject, Replay, Tally
+
+if TYPE_CHECKING:
+    from streamseg_engine import Replay as Core
 
 BATCH_LINES = 8_192
 BATCH_BYTES = 1 << 20
@@ -173,6 +176,8 @@ class _Shard:
     """Replays its customers, in a process of its own."""
 
     definitions: Definitions
+    plan: bytes | None
+    """For the compiled core; None if Python applies events."""
     send: Callable[[object], None]
     replay: Replay = field(init=False)
     _keyed: list[Keyed] = field(default_factory=list)
@@ -180,7 +185,13 @@ class _Shard:
     _changes: int = 0
 
     def __post_init__(self) -> None:
-        self.replay = Replay(self.definitions, self._publish, self._rejects.append)
+        definitions, reject = self.definitions, self._rejects.append
+        if self.plan is None:
+            self.replay = Replay(definitions, self._publish, reject)
+        else:
+            from streamseg.compiled_replay import CompiledReplay
+
+            self.replay = CompiledReplay(definitions, self._publish, reject, self.plan, self._collect)
 
     def _publish(self, change: Change) -> None:
         self._changes += 1
@@ -194,19 +205,20 @@ class _Shard:
             self._send(last=False)
         self._keyed.append((key, data))
 
+    def _collect(self, core: Core) -> None:
+        keyed = core.drain_keyed()
+        if len(self._keyed) + len(keyed) > PARCEL:
+            self._send(last=False)
+        self._keyed += keyed
+
     def _send(self, *, last: bool) -> None:
         self.send((self._keyed, last))
         self._keyed = []
 
     def take(self, batch: Batch) -> None:
         """Replays one batch; sends back its changes, and then its rejects."""
-        replay, clocks = self.replay, batch.clocks
-        for number, line in zip(batch.numbers, batch.lines, strict=True):
-            if number in clocks:
-                replay.segmenter.advance(clocks[number])
-            replay.lines = number - 1
-            replay.feed(line)
-        replay.segmenter.advance(batch.clock)
+        self.replay.take(batch.lines, batch.numbers, batch.clocks)
+        self.replay.segmenter.advance(batch.clock)
         self._send(last=True)
         self.send(self._rejects)
         self._rejects.clear()
@@ -217,30 +229,32 @@ class _Shard:
             self.replay.segmenter.advance(finish.until)
         self._send(last=True)
         if finish.assignments:
-            for customer, data in assignments(self.replay):
+            for customer, data in self.replay.assignments():
                 self._keyed.append((customer, data))
                 if len(self._keyed) >= PARCEL:
                     self._send(last=False)
             self._send(last=True)
-        self.send(tally(self.replay, self._changes))
+        self.send(self.replay.tally(self._changes))
 
 
-def work(receive: Callable[[], Batch | Finish], send: Callable[[object], None], definitions: bytes) -> None:
+def work(
+    receive: Callable[[], Batch | Finish], send: Callable[[object], None], definitions: bytes, plan: bytes | None
+) -> None:
     """The life of a shard: takes what it receives, and sends back what comes of it, to the end of the input."""
-    shard = _Shard(load_definitions(definitions), send)
+    shard = _Shard(load_definitions(definitions), plan, send)
     while isinstance(message := receive(), Batch):
         shard.take(message)
     shard.finish(message)
 
 
-def _serve(connection: Connection, definitions: bytes) -> None:
+def _serve(connection: Connection, definitions: bytes, plan: bytes | None) -> None:
     """A shard's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     gc.disable()
     sys.setswitchinterval(SWITCH_SECONDS)
     inbox: SimpleQueue[Batch | Finish] = SimpleQueue()
     Thread(target=_receive, args=(connection, inbox), daemon=True).start()
-    work(inbox.get, connection.send, definitions)
+    work(inbox.get, connection.send, definitions, plan)
 
 
 def _receive(connection: Connection, inbox: SimpleQueue[Batch | Finish]) -> None:
@@ -261,10 +275,11 @@ def _receive(connection: Connection, inbox: SimpleQueue[Batch | Finish]) -> None
 
 
 @contextmanager
-def shards(definitions: bytes, count: int) -> Iterator[Shards]:
+def shards(definitions: bytes, count: int, plan: bytes | None) -> Iterator[Shards]:
     """So many processes that wait for their shares. They end with the block.
 
-    `definitions` is the content of the file: what is compiled cannot be sent to a process.
+    `definitions` is the content of the file: what is made of it cannot be sent to a process. `plan` is for the
+    compiled core; None if Python applies events.
     """
     # Arrow has threads of its own, and what another thread holds stays locked in a fork.
     fork = sys.platform == "linux" and "pyarrow" not in sys.modules
@@ -273,7 +288,7 @@ def shards(definitions: bytes, count: int) -> Iterator[Shards]:
         connections = []
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, definitions), daemon=True)  # type: ignore[attr-defined]
+            process = context.Process(target=_serve, args=(theirs, definitions, plan), daemon=True)  # type: ignore[attr-defined]
             process.start()
             stack.callback(process.join)
             stack.callback(process.terminate)

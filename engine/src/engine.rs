@@ -26,7 +26,7 @@ use crate::stale::Stale;
 use crate::state::{decode as decode_state, encode, summary};
 use crate::states::States;
 use crate::time::NEVER;
-use crate::value::{alone, Scope, Val, MAX_LOCALS};
+use crate::value::{alone, Scope, Val};
 use crate::Unsure;
 
 /// A customer.
@@ -472,7 +472,8 @@ fn class_of(kind: &str) -> &str {
     }
 }
 
-fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
+/// What a customer is worth at `now`, where it is; nothing if that is not known.
+pub fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
     let Some(worth) = &plan.worth else { return Ok(0) };
     let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
     match alone(&scope, worth)? {
@@ -505,7 +506,7 @@ impl Loaded {
 
 #[pymethods]
 impl Engine {
-    /// plan: MessagePack, see streamseg/worker/native_plan.py. states: States, or what has `get` and `items`.
+    /// plan: MessagePack, see streamseg/formats/native_plan.py. states: States, or what has `get` and `items`.
     #[new]
     #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
     #[allow(clippy::too_many_arguments)]
@@ -523,11 +524,7 @@ impl Engine {
         max_record_bytes: usize,
         source: &[u8],
     ) -> PyResult<Self> {
-        let mut plan: Plan = rmp_serde::from_slice(plan).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        plan.settle();
-        if plan.locals.len() > MAX_LOCALS {
-            return Err(PyValueError::new_err("too many features"));
-        }
+        let plan = Plan::read(plan).map_err(PyValueError::new_err)?;
         Ok(Engine {
             settings: Settings { currency: plan.currency.clone(), digits: plan.digits },
             plan: Arc::new(plan),

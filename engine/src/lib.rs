@@ -1,4 +1,4 @@
-//! What streamseg's worker does for every event, without Python.
+//! What streamseg's worker and its replay do for every event, without Python.
 
 mod census;
 mod deadline;
@@ -10,6 +10,7 @@ mod placement;
 mod plan;
 mod profile;
 mod records;
+mod replay;
 mod segment;
 mod stale;
 mod state;
@@ -27,6 +28,7 @@ pub struct Unsure;
 #[pymodule]
 fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<engine::Engine>()?;
+    m.add_class::<replay::Replay>()?;
     m.add_class::<states::States>()?;
     records::register(m)?;
     event_probe::register(m)

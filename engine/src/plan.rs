@@ -1,8 +1,9 @@
-//! Definitions as streamseg/worker/native_plan.py hands them over: checked and bound by Python, and of its subset.
+//! Definitions as streamseg/formats/native_plan.py hands them over: checked and bound by Python, and of its subset.
 
 use serde::Deserialize;
 
 use crate::message::put_json_text;
+use crate::value::MAX_LOCALS;
 
 #[derive(Deserialize, Clone, Copy, PartialEq, Debug)]
 pub enum Sign {
@@ -248,8 +249,18 @@ impl Node {
 }
 
 impl Plan {
+    /// The plan in MessagePack, ready for use.
+    pub fn read(data: &[u8]) -> Result<Plan, String> {
+        let mut plan: Plan = rmp_serde::from_slice(data).map_err(|error| error.to_string())?;
+        plan.settle();
+        if plan.locals.len() > MAX_LOCALS {
+            return Err("too many features".to_owned());
+        }
+        Ok(plan)
+    }
+
     /// Makes conditions quicker to evaluate.
-    pub fn settle(&mut self) {
+    fn settle(&mut self) {
         for place in 0..self.locals.len() {
             let (before, after) = self.locals.split_at_mut(place);
             after[0].settle(before);

@@ -21,7 +21,7 @@ from streamseg.core.definitions import Definitions
 from streamseg.demo.source import PARTITIONS, SOURCES, partition_of
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.messages import change_data, encode_json
-from streamseg.replay import Reject, Replay, sizes
+from streamseg.replay import Reject, Replay
 
 _CHANGES, _CUSTOMERS, _TOTALS = "changes.jsonl", "customers.jsonl", "totals.json"
 _NICENESS = 10
@@ -120,7 +120,7 @@ def _customers(replay: Replay) -> Iterator[Customer]:
 def _sizes(replays: list[Replay]) -> dict[str, dict[str, int]]:
     total: dict[str, dict[str, int]] = {}
     for replay in replays:
-        for scheme, segments in sizes(replay).items():
+        for scheme, segments in replay.sizes().items():
             counts = total.setdefault(scheme, {})
             for segment, (customers, _) in segments.items():
                 counts[segment] = counts.get(segment, 0) + customers

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from streamseg.core.errors import InputError
+from streamseg.engine import Engine
 from streamseg.worker.tolerance import Tolerance
 
 MAX_RECORD_BYTES = 4 << 20
@@ -36,15 +37,6 @@ class Store(StrEnum):
 
     MEMORY = "memory"
     ROCKSDICT = "rocksdict"
-
-
-class Engine(StrEnum):
-    """What applies events."""
-
-    AUTO = "auto"
-    """The compiled core, where it is installed and has words for the definitions; else Python."""
-    COMPILED = "compiled"
-    PYTHON = "python"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,48 @@ def test_any_number_of_processes_writes_the_same(shop: Path, tmp_path: Path) -> 
     assert (done.output, found) == (one.output, expected)
 
 
+def readable(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of JSON lines that has other lines, too."""
+    for line in path.read_bytes().splitlines():
+        with suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                yield found
+
+
+@pytest.mark.parametrize("name", ["shop.csv.gz", "shop.parquet"])
+def test_python_and_the_compiled_core_write_the_same_of_any_table(name: str, shop: Path, tmp_path: Path) -> None:
+    columns = (*FIELDS, "props", "attributes")
+    rows = [
+        {key: json.dumps(cell) if isinstance(cell := event.get(key), dict) else cell for key in columns}
+        for event in readable(shop)
+    ]
+    if name.endswith(".parquet"):
+        table = {key: array([None if row[key] is None else str(row[key]) for row in rows], string()) for key in columns}
+        parquet.write_table(Table.from_pydict(table), tmp_path / name)
+    else:
+        with gzip.open(tmp_path / name, "wt", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+    python, expected = replayed(tmp_path / "python", "--engine", "python", "--jobs", 1, tmp_path / name)
+    assert python.code == 0
+    assert python.output.startswith("1")
+    for jobs in (1, 2):
+        done, found = replayed(tmp_path / "auto", "--jobs", jobs, tmp_path / name)
+        assert (done.code, done.output, done.errors) == (0, python.output, python.errors)
+        assert found == expected
+
+
+def test_python_and_the_compiled_core_write_the_same(shop: Path, tmp_path: Path) -> None:
+    one, expected = replayed(tmp_path / "python", "--engine", "python", "--jobs", 1, "--until", UNTIL, shop)
+    assert one.code == 0
+    for engine, jobs in (("auto", 1), ("auto", 2), ("python", 2)):
+        done, found = replayed(tmp_path / "more", "--engine", engine, "--jobs", jobs, "--until", UNTIL, shop)
+        assert (done.code, done.output, done.errors) == (0, one.output, one.errors)
+        assert found == expected
+
+
 def test_an_empty_input_is_a_replay_of_no_events(tmp_path: Path) -> None:
     done, found = replayed(tmp_path, "--jobs", 2, "-")
     assert (done.code, found) == (0, [b"", b"", b""])
@@ -61,7 +104,8 @@ def test_an_empty_input_is_a_replay_of_no_events(tmp_path: Path) -> None:
 def test_changes_and_rejected_lines_in_one_file_stand_as_they_happened(shop: Path, tmp_path: Path) -> None:
     options = ["--definitions", STARTER, "--changes", "-", "--rejects", "-"]
     one, two = (run("replay", *options, "--jobs", jobs, shop, directory=tmp_path) for jobs in (1, 2))
-    assert one.bytes == two.bytes
+    python = run("replay", *options, "--engine", "python", shop, directory=tmp_path)
+    assert one.bytes == two.bytes == python.bytes
 
 
 def test_what_stands_before_a_broken_place_is_replayed_by_any_number_of_processes(shop: Path, tmp_path: Path) -> None:
@@ -71,6 +115,8 @@ def test_what_stands_before_a_broken_place_is_replayed_by_any_number_of_processe
     assert one.code == two.code == 1
     assert one.errors.startswith("events file cut.jsonl.gz, after line ")
     assert (two.errors, found) == (one.errors, expected)
+    python, found = replayed(tmp_path, "--jobs", 1, "--engine", "python", "cut.jsonl.gz")
+    assert (python.errors, found) == (one.errors, expected)
     assert expected[0]
 
 

@@ -21,17 +21,18 @@ from hypothesis import strategies as st
 
 from streamseg.core import ledger
 from streamseg.core.definitions import Definitions
+from streamseg.engine import Engine, NoEngineError
 from streamseg.formats.definitions_yaml import load_definitions
+from streamseg.formats.native_plan import UnsupportedError, plan
 from streamseg.formats.state import StateError, decode_state
 from streamseg.shop import Shop
 from streamseg.worker import compiled as compiled_module
 from streamseg.worker import partition as partition_module
 from streamseg.worker.compiled import CompiledPartition
-from streamseg.worker.engine import NoEngineError, kind_of_partition
+from streamseg.worker.engine import kind_of_partition
 from streamseg.worker.memory_states import MemoryStates
-from streamseg.worker.native_plan import UnsupportedError, plan
 from streamseg.worker.partition import Group, Partition
-from streamseg.worker.settings import Engine, Keys
+from streamseg.worker.settings import Keys
 from streamseg.worker.states import States
 from tests.engine.stories import PLAIN, READINGS, RETURNS, STRANGE, Tale, supported, tales
 from tests.engine.twins import Pair, Record, compiled, fold, load, seen, stored

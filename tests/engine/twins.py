@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from streamseg.core.definitions import Definitions
 from streamseg.formats import state as records
+from streamseg.formats.native_plan import plan
 from streamseg.worker.compiled import CompiledPartition
 from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
-from streamseg.worker.native_plan import plan
 from streamseg.worker.partition import Batch, Group, Partition
 from streamseg.worker.placement import Placement
 from streamseg.worker.redis_entry import unpacked

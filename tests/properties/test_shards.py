@@ -1,26 +1,18 @@
 """A replay in shards writes what one process writes, to the byte, whatever happens to whom in which order."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from threading import Thread
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from streamseg import shards as sharding
 from streamseg.core.errors import InputError
 from streamseg.formats.definitions_yaml import load_definitions
-from streamseg.formats.messages import change_data, encode_json
-from streamseg.replay import Outputs, Reject, Replay, Tally, assignments, tally
-from streamseg.shards import Shards, work
+from streamseg.formats.messages import encode_json
 from tests.properties.test_against_naive_model import THOROUGH
 from tests.properties.timelines import DAY, START, Arrival, Story, stories
+from tests.properties.written import Written, in_one_process, in_shards, shards_of
 
 MANY = tuple("abcdefgh")
 LAPSING = """\
@@ -38,69 +30,6 @@ schemes:
       - {name: lately, when: "count(purchase, 7d) >= 1"}
       - {name: once, when: "count(purchase, all) >= 1"}
 """
-
-
-@dataclass
-class Written:
-    """What a replay has written."""
-
-    changes: list[bytes] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
-    assignments: list[bytes] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
-
-    @property
-    def outputs(self) -> Outputs:
-        return Outputs(self.changes.append, self.rejects.append, self.assignments.append)
-
-    @property
-    def all(self) -> tuple[Any, ...]:
-        tally = self.tally
-        counts = (tally.results, tally.rejects.most_common(), tally.customers, tally.changes, tally.sizes)
-        return b"".join(self.changes), self.rejects, b"".join(self.assignments), counts
-
-
-def in_one_process(story: Story) -> Written:
-    written = Written()
-    definitions = load_definitions(story.definitions.encode())
-    replay = Replay(
-        definitions, lambda change: written.changes.append(change_data(change) + b"\n"), written.rejects.append
-    )
-    replay.run(story.lines, story.until)
-    written.assignments = [line for _, line in assignments(replay)]
-    written.tally = tally(replay, len(written.changes))
-    return written
-
-
-@contextmanager
-def shards_of(definitions: bytes, count: int) -> Iterator[Shards]:
-    """Shards that are threads: starting processes for each of many stories takes long."""
-    connections = []
-    for _ in range(count):
-        ours, theirs = Pipe()
-        Thread(target=shard, args=(theirs, definitions), daemon=True).start()
-        connections.append(ours)
-    try:
-        yield Shards(connections)
-    finally:
-        for connection in connections:
-            connection.close()
-
-
-def shard(connection: Connection, definitions: bytes) -> None:
-    with connection, suppress(EOFError):  # an input that ends with an error
-        work(connection.recv, connection.send, definitions)
-
-
-def in_shards(story: Story, count: int, batch: int) -> Written:
-    written, source = Written(), story.definitions.encode()
-    with (
-        patch.object(sharding, "BATCH_LINES", batch),
-        patch.object(sharding, "PARCEL", 2),
-        shards_of(source, count) as running,
-    ):
-        written.tally = running.replay(load_definitions(source), story.lines, written.outputs, story.until)
-    return written
 
 
 @THOROUGH

@@ -20,6 +20,7 @@ from faust.types import TP
 
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
+from streamseg.engine import Engine
 from streamseg.worker.app import ShellApp
 from streamseg.worker.batches import BatchConsumer, RecordBatch
 from streamseg.worker.failure import fatal
@@ -30,7 +31,7 @@ from streamseg.worker.log import Log
 from streamseg.worker.placement import Placement
 from streamseg.worker.reading import Reading, Readings
 from streamseg.worker.redis_view import RedisView
-from streamseg.worker.settings import Clock, Engine, Keys, Names, Settings
+from streamseg.worker.settings import Clock, Keys, Names, Settings
 from streamseg.worker.shell import Shell
 from streamseg.worker.store import PartitionStore
 from streamseg.worker.tolerance import Tolerance

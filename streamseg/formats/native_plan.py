@@ -1,7 +1,7 @@
 """Definitions in the form that the compiled core takes, as far as it can apply them.
 
 Conditions were checked and bound by streamseg.core; here their Python is read, and becomes a tree. What the compiled
-core has no word for raises UnsupportedError, and the worker applies the definitions in Python.
+core has no word for raises UnsupportedError: then the definitions are applied in Python.
 """
 
 from __future__ import annotations
