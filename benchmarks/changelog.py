@@ -77,7 +77,7 @@ def encoded(models: Models, number: int, events: str) -> tuple[bytes, bytes]:
     """The state of a model as a worker writes it: alone, and with the change that the last event made."""
     profile, change = models.profiles[number]
     state = State(profile, {events: 0}, worth=100 * (number % 1_000))
-    head, body = records.encode_state(state, models.definitions.layout.fingerprint.encode(), EPOCH)
+    head, body = records.encode_state(state, models.definitions.layout, EPOCH)
     outbox = [] if change is None else [Sent(profile.version, profile.at, messages.change_data(change))]
     return records.kept(head, body), records.record(head, body, outbox)
 

@@ -83,7 +83,7 @@ def _values(profile: Profile) -> int:
 def encoded(definitions: Definitions, profile: Profile) -> int:
     """The bytes of a state."""
     state = State(profile, {SOURCE: 1_000_000})
-    return len(records.kept(*records.encode_state(state, definitions.layout.fingerprint.encode(), 1)))
+    return len(records.kept(*records.encode_state(state, definitions.layout, 1)))
 
 
 def parts(definitions: Definitions, profiles: Sequence[Profile]) -> Mapping[str, float]:

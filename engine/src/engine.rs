@@ -11,11 +11,10 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::census::Gains;
 use crate::deadline::Deadlines;
-use crate::event::{decode, Event, Settings};
+use crate::event::{decode, digest, Event, Settings};
 use crate::message::{change_data, current_data, entry, push_change, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
@@ -381,7 +380,7 @@ impl Engine {
             Some(name) => Cow::Borrowed(name),
             None => {
                 let name = format!("{}/{}/{}", given.topic, self.partition, offset);
-                event.fingerprint = xxh3_64(name.as_bytes()).to_be_bytes();
+                event.fingerprint = digest(&name);
                 Cow::Owned(name)
             }
         };

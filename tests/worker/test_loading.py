@@ -29,7 +29,7 @@ def state(definitions: Definitions, position: int, epoch: int) -> bytes:
     profile = Profile(definitions.layout, len(definitions.schemes))
     profile.version = position
     held = State(profile, {"events": position - 1})
-    head, body = records.encode_state(held, definitions.layout.fingerprint.encode(), epoch)
+    head, body = records.encode_state(held, definitions.layout, epoch)
     return records.record(head, body, [Sent(position, 0, b"%d by %d" % (position, epoch))])
 
 
@@ -70,7 +70,7 @@ def position(read: Loaded, customer: bytes) -> int:
     found = read.states.get(customer)
     assert found is not None
     assert not records.has_outbox(found)
-    return records.read_header(found).position
+    return records.age(found)[0]
 
 
 def told(read: Loaded) -> list[bytes]:
