@@ -144,11 +144,11 @@ impl Engine {
     // Customers
 
     /// Reads a stored state into a profile, and what the census has of it if it is kept elsewhere.
-    fn read(&mut self, py: Python, customer: &[u8], profile: &mut Profile) -> PyResult<Stored> {
+    fn read(&mut self, py: Python, customer: &[u8], number: Option<Number>, profile: &mut Profile) -> PyResult<Stored> {
         let (plan, positions) = (&self.plan, &mut self.positions);
         let Some(states) = &self.elsewhere else {
             let states = self.states.borrow(py);
-            let Some(number) = states.number(customer) else { return Ok(Stored::Unknown) };
+            let Some(number) = number else { return Ok(Stored::Unknown) };
             let Some(data) = states.state(number) else { return Ok(Stored::Unknown) };
             return Ok(match decode_state(plan, data, profile, positions) {
                 Ok(()) => Stored::Read(number, None),
@@ -180,7 +180,8 @@ impl Engine {
     }
 
     fn find(&mut self, py: Python, customer: &[u8]) -> PyResult<Found> {
-        if let Some(number) = self.number(py, customer) {
+        let number = self.number(py, customer);
+        if let Some(number) = number {
             if let Some(&place) = self.index.get(&number) {
                 return Ok(Found::Here(place));
             }
@@ -189,7 +190,7 @@ impl Engine {
             }
         }
         let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
-        let found = match self.read(py, customer, &mut profile)? {
+        let found = match self.read(py, customer, number, &mut profile)? {
             Stored::Read(number, counted) => {
                 key.extend_from_slice(customer);
                 return Ok(Found::Here(self.place(number, key, profile, counted)));
@@ -333,7 +334,7 @@ impl Engine {
         let plan = self.plan.clone();
         let profile = &mut self.slots[place].profile;
         let mut moves = std::mem::take(&mut self.moves);
-        decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves)?;
+        decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves, &mut self.ahead.spare)?;
         profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
         profile.worth = worth(&plan, profile, now)?;
         let (wake, number) = (profile.wake, self.slots[place].number);
@@ -883,7 +884,7 @@ impl Engine {
                 left.append(&customer)?;
                 continue;
             }
-            let sure = match self.read(py, key, &mut profile)? {
+            let sure = match self.read(py, key, number, &mut profile)? {
                 Stored::Unknown => continue,
                 Stored::Unsure => Err(Unsure),
                 Stored::Read(..) => forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found),

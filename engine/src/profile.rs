@@ -371,7 +371,8 @@ fn bounded(plan: &Plan, value: event::Value) -> Result<Scalar, Unsure> {
 /// Whether the event's id is among the latest, or its order is in the ledger already.
 #[inline]
 pub fn is_duplicate(plan: &Plan, kept: &Kept, event: &Event, now: i64) -> bool {
-    kept.recent.chunks_exact(FINGERPRINT).any(|each| each == event.fingerprint)
+    let [a, b, c, d, e, f] = event.fingerprint;
+    kept.recent.chunks_exact(FINGERPRINT).any(|each| each[..4] == [a, b, c, d] && each[4..] == [e, f])
         || (event.kind == "purchase" && known(plan, kept, event.order.unwrap_or_default(), now).is_some())
 }
 
