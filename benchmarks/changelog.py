@@ -88,7 +88,7 @@ def customer_id(number: int) -> bytes:
 
 
 async def fill(setup: Setup, models: Models, customers: int) -> float:
-    """Creates the topics, and writes states of so many customers; returns the bytes of one.
+    """Creates the topics, and writes states of so many customers; returns the bytes of one as it is kept.
 
     Each partition of the event topic has one event, which was done.
     """
@@ -108,7 +108,7 @@ async def fill(setup: Setup, models: Models, customers: int) -> float:
         made = [encoded(models, number, setup.events) for number in range(len(models.profiles))]
         for number, (alone, changed) in enumerate(islice(cycle(made), customers)):
             customer, value = customer_id(number), alone if number % CHANGED else changed
-            size += len(value)
+            size += len(alone)
             await log.add(partition_of(customer, partitions), customer, value)
         whole = _known_redis(setup)
         for partition in range(partitions):
