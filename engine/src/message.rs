@@ -11,7 +11,8 @@ use crate::Unsure;
 
 pub fn put_json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    // Many bytes at once: it does not stop at the first.
+    if !text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\')) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
         return;
