@@ -35,7 +35,7 @@ def test_a_formula_that_does_not_hold_is_told() -> None:
     assert told == [
         "starter, 20 events: 500 bytes, by the formula 340",
         "100,000 customers: 200 MB, by the formula 140 MB",
-        "9,000 bytes more of a customer in use, not up to 1,500",
+        "9,000 bytes more of a customer in use, not up to 2,500",
     ]
     assert memory.wrong({"states": [], "workers": workers}, whole=False) == []
 
