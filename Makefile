@@ -64,8 +64,8 @@ bench-herd: setup  ## many deadlines in one second, while other customers go on 
 bench-growth: setup  ## CPU of an event as everything grows (ONLY="customers windows" QUICK=1 REPORT=1)
 	$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only "$(ONLY)") $(if $(QUICK),--quick) $(if $(REPORT),--report)
 
-bench-memory: setup  ## bytes of a customer, by part, and the formula of docs/operating.md (QUICK=1 REPORT=1)
-	$(BIN)/python -m benchmarks.memory $(if $(QUICK),--quick) $(if $(REPORT),--report)
+bench-memory: setup  ## bytes of a customer, by part, and the formula of docs/operating.md (CUSTOMERS=3000000 QUICK=1 REPORT=1)
+	$(BIN)/python -m benchmarks.memory $(if $(CUSTOMERS),--customers "$(CUSTOMERS)") $(if $(QUICK),--quick) $(if $(REPORT),--report)
 
 bench-recovery: setup  ## a worker that starts on a full changelog, beside Faust's own recovery (CUSTOMERS=1000000)
 	$(BIN)/python -m benchmarks.recovery --customers $(or $(CUSTOMERS),1000000)

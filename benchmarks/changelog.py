@@ -77,7 +77,7 @@ def encoded(models: Models, number: int, events: str) -> tuple[bytes, bytes]:
     """The state of a model as a worker writes it: alone, and with the change that the last event made."""
     profile, change = models.profiles[number]
     state = State(profile, {events: 0}, worth=100 * (number % 1_000))
-    head, body = records.encode_state(state, models.definitions.layout.fingerprint.encode(), EPOCH)
+    head, body = records.encode_state(state, models.definitions.layout, EPOCH)
     outbox = [] if change is None else [Sent(profile.version, profile.at, messages.change_data(change))]
     return records.kept(head, body), records.record(head, body, outbox)
 
@@ -88,7 +88,7 @@ def customer_id(number: int) -> bytes:
 
 
 async def fill(setup: Setup, models: Models, customers: int) -> float:
-    """Creates the topics, and writes states of so many customers; returns the bytes of one.
+    """Creates the topics, and writes states of so many customers; returns the bytes of one as it is kept.
 
     Each partition of the event topic has one event, which was done.
     """
@@ -108,7 +108,7 @@ async def fill(setup: Setup, models: Models, customers: int) -> float:
         made = [encoded(models, number, setup.events) for number in range(len(models.profiles))]
         for number, (alone, changed) in enumerate(islice(cycle(made), customers)):
             customer, value = customer_id(number), alone if number % CHANGED else changed
-            size += len(value)
+            size += len(alone)
             await log.add(partition_of(customer, partitions), customer, value)
         whole = _known_redis(setup)
         for partition in range(partitions):

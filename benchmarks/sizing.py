@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from streamseg.core.definitions import Definitions
+from streamseg.core.event import FINGERPRINT_BYTES
 from streamseg.core.profile import REMEMBERED, Profile
 from streamseg.formats import state as records
 from streamseg.formats.state import State
 
-FIXED, SCHEME, EVENT, ORDER, TILE, FACT, VALUE = 120, 10, 8, 25, 8, 10, 14
+FIXED, SCHEME, EVENT, ORDER, TILE, FACT, VALUE = 65, 8, 6, 20, 5, 6, 14
 STATE_FORMULA = (
     f"state = {FIXED} + {SCHEME} × schemes + {EVENT} × events (up to {REMEMBERED}) + {ORDER} × orders + {TILE} × tiles "
     f"+ {FACT} × facts + {VALUE} × values"
 )
-WORKER_MB, KEPT, IN_USE = 80, 140, 2_500
-WORKER_FORMULA = f"worker = {WORKER_MB} MB + customers × (state + {KEPT} + 2 × id) + customers in use × {IN_USE:,}"
+WORKER_MB, KEPT, IN_USE = 80, 110, 2_500
+WORKER_FORMULA = f"worker = {WORKER_MB} MB + customers × (state + {KEPT} + id) + customers in use × {IN_USE:,}"
 SOURCE = "shop-events"
 """The event topic."""
 PARTS = {
@@ -28,8 +27,7 @@ PARTS = {
     "since, age, last, attributes": ("marks", "latest", "attributes", "attribute_times"),
     "values told apart by distinct": ("distinct",),
 }
-FRAME = "head, position, schemes, mark of the definitions"
-_encode = msgspec.msgpack.Encoder(enc_hook=str).encode
+FRAME = "head, where events came from, schemes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Counts:
 
 def worker_bytes(customers: int, state: float, id_bytes: float, in_use: int = 0) -> float:
     """Resident, by the formula, with `--store memory`; without what the heap keeps from loading."""
-    return WORKER_MB * 1e6 + customers * (state + KEPT + 2 * id_bytes) + in_use * IN_USE
+    return WORKER_MB * 1e6 + customers * (state + KEPT + id_bytes) + in_use * IN_USE
 
 
 def counts(definitions: Definitions, profiles: Sequence[Profile]) -> Counts:
@@ -67,7 +65,7 @@ def counts(definitions: Definitions, profiles: Sequence[Profile]) -> Counts:
     every = len(profiles)
     return Counts(
         schemes=len(definitions.schemes),
-        events=sum(len(profile.recent) // 8 for profile in profiles) / every,
+        events=sum(len(profile.recent) // FINGERPRINT_BYTES for profile in profiles) / every,
         orders=sum(len(profile.orders) for profile in profiles) / every,
         tiles=sum(len(rows[0]) for profile in profiles for rows in profile.rows) / every,
         facts=layout.marks + layout.latest + len(layout.attributes),
@@ -83,14 +81,26 @@ def _values(profile: Profile) -> int:
 def encoded(definitions: Definitions, profile: Profile) -> int:
     """The bytes of a state."""
     state = State(profile, {SOURCE: 1_000_000})
-    return len(records.kept(*records.encode_state(state, definitions.layout.fingerprint.encode(), 1)))
+    return len(records.kept(*records.encode_state(state, definitions.layout, 1)))
 
 
 def parts(definitions: Definitions, profiles: Sequence[Profile]) -> Mapping[str, float]:
     """The bytes of a state by part, on average."""
     whole = sum(encoded(definitions, profile) for profile in profiles) / len(profiles)
     sizes = {
-        name: sum(len(_encode(getattr(profile, field))) for profile in profiles for field in fields) / len(profiles)
+        name: whole - sum(_without(definitions, profile, fields) for profile in profiles) / len(profiles)
         for name, fields in PARTS.items()
     }
     return {FRAME: whole - sum(sizes.values()), **sizes}
+
+
+def _without(definitions: Definitions, profile: Profile, fields: Sequence[str]) -> int:
+    """The bytes of a state with these fields as nobody's."""
+    nobody = Profile(definitions.layout, len(profile.segments))
+    kept = {field: getattr(profile, field) for field in fields}
+    for field in fields:
+        setattr(profile, field, getattr(nobody, field))
+    size = encoded(definitions, profile)
+    for field, value in kept.items():
+        setattr(profile, field, value)
+    return size

@@ -149,8 +149,7 @@ def read_profile(
             f"customer {customer!r} is unknown: {names.changelog(group)} has no state of it. Did it have events, and "
             "are --prefix and --group those of the worker?"
         )
-    mark = definitions.layout.fingerprint.encode()
-    profile = records.decode_state(max(states, key=lambda each: each[records.AGE]), definitions.layout, mark).profile
+    profile = records.decode_state(max(states, key=records.age), definitions.layout).profile
     return Known(customer, profile, _instant(profile.at, at if at is not None else max(profile.at, wall_clock())))
 
 

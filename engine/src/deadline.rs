@@ -1,28 +1,49 @@
 //! The deadlines of all customers under one clock.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use hashbrown::HashMap;
-
-use crate::engine::Key;
+use crate::states::{Number, States};
 use crate::time::NEVER;
 
-/// A deadline on the heap: the earliest first, of one instant the customers in order.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Deadline(i64, Key);
+/// A deadline on the heap, in twelve bytes: the instant's upper and lower half, and the customer.
+#[derive(Clone, Copy)]
+struct Deadline {
+    high: u32,
+    low: u32,
+    number: Number,
+}
+
+impl Deadline {
+    fn new(at: i64, number: Number) -> Self {
+        Deadline { high: (at >> 32) as u32, low: at as u32, number }
+    }
+
+    fn at(self) -> i64 {
+        i64::from(self.high) << 32 | i64::from(self.low)
+    }
+
+    /// The earliest comes first; of one instant the customers in order.
+    fn is_before(self, other: Deadline, names: &States) -> bool {
+        match (self.high, self.low).cmp(&(other.high, other.low)) {
+            std::cmp::Ordering::Equal => names.key(self.number) < names.key(other.number),
+            order => order.is_lt(),
+        }
+    }
+}
 
 /// When time may change a customer, and the earliest deadline of it that is on the heap.
+#[derive(Clone, Copy)]
 struct Waking {
     wake: i64,
     queued: i64,
 }
 
+const NOTHING: Waking = Waking { wake: NEVER, queued: NEVER };
+
 /// The earliest comes first; one that is put off meanwhile is queued again when it comes.
 #[derive(Default)]
 pub struct Deadlines {
-    heap: BinaryHeap<Reverse<Deadline>>,
-    waking: HashMap<Key, Waking>,
+    heap: Vec<Deadline>,
+    /// By number.
+    waking: Vec<Waking>,
 }
 
 impl Deadlines {
@@ -31,63 +52,98 @@ impl Deadlines {
     }
 
     /// Takes over those of stored customers.
-    pub fn expect(&mut self, wakes: Vec<(i64, Key)>) {
-        for (wake, key) in &wakes {
-            self.waking.insert(key.clone(), Waking { wake: *wake, queued: *wake });
+    pub fn expect(&mut self, wakes: &[(i64, Number)], names: &States) {
+        for &(wake, number) in wakes {
+            *self.of(number) = Waking { wake, queued: wake };
         }
-        self.heap = wakes.into_iter().map(|(wake, key)| Reverse(Deadline(wake, key))).collect();
+        self.heap = wakes.iter().map(|&(wake, number)| Deadline::new(wake, number)).collect();
+        for place in (0..self.heap.len() / 2).rev() {
+            self.sink(place, names);
+        }
     }
 
     /// Takes the earliest one off; false if it was put off meanwhile.
-    pub fn pop(&mut self) -> Option<(i64, Key, bool)> {
-        let Reverse(Deadline(due, key)) = self.heap.pop()?;
-        let is_due = !self.came(due, &key);
-        Some((due, key, is_due))
+    pub fn pop(&mut self, names: &States) -> Option<(i64, Number, bool)> {
+        if self.heap.is_empty() {
+            return None;
+        }
+        let first = self.heap.swap_remove(0);
+        self.sink(0, names);
+        let (due, number) = (first.at(), first.number);
+        let is_due = !self.came(due, number, names);
+        Some((due, number, is_due))
     }
 
     pub fn next(&self) -> i64 {
-        self.heap.peek().map_or(NEVER, |Reverse(deadline)| deadline.0)
+        self.heap.first().map_or(NEVER, |deadline| deadline.at())
     }
 
-    pub fn queue(&mut self, key: &Key, wake: i64) {
-        if wake == NEVER {
-            match self.waking.get_mut(key) {
-                Some(known) if known.queued != NEVER => known.wake = NEVER,
-                Some(_) => drop(self.waking.remove(key)),
-                None => {}
-            }
-            return;
+    pub fn queue(&mut self, number: Number, wake: i64, names: &States) {
+        let known = self.of(number);
+        known.wake = wake;
+        if wake < known.queued {
+            known.queued = wake;
+            self.push(Deadline::new(wake, number), names);
         }
-        match self.waking.get_mut(key) {
-            Some(known) => {
-                known.wake = wake;
-                if known.queued <= wake {
-                    return;
-                }
-                known.queued = wake;
-            }
-            None => {
-                self.waking.insert(key.clone(), Waking { wake, queued: wake });
-            }
+    }
+
+    /// Whether a customer waits for nothing.
+    pub fn is_free(&self, number: Number) -> bool {
+        self.waking.get(number as usize).is_none_or(|known| known.wake == NEVER && known.queued == NEVER)
+    }
+
+    fn of(&mut self, number: Number) -> &mut Waking {
+        let place = number as usize;
+        if place >= self.waking.len() {
+            self.waking.resize(place + 1, NOTHING);
         }
-        self.heap.push(Reverse(Deadline(wake, key.clone())));
+        &mut self.waking[place]
     }
 
     /// A deadline has come off the heap; true if it was put off meanwhile, and is queued again.
-    fn came(&mut self, due: i64, key: &Key) -> bool {
-        let Some(known) = self.waking.get_mut(key) else { return true }; // nothing wakes it any more
+    fn came(&mut self, due: i64, number: Number, names: &States) -> bool {
+        let known = self.of(number);
         let put_off = due < known.wake;
         if known.queued <= due {
-            if known.wake == NEVER {
-                self.waking.remove(key);
-            } else if put_off {
+            known.queued = NEVER;
+            if put_off && known.wake != NEVER {
                 known.queued = known.wake;
-                let wake = known.wake;
-                self.heap.push(Reverse(Deadline(wake, key.clone())));
-            } else {
-                known.queued = NEVER;
+                let again = Deadline::new(known.wake, number);
+                self.push(again, names);
             }
         }
         put_off
+    }
+
+    // The heap
+
+    fn push(&mut self, deadline: Deadline, names: &States) {
+        self.heap.push(deadline);
+        let mut place = self.heap.len() - 1;
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            if !self.heap[place].is_before(self.heap[parent], names) {
+                break;
+            }
+            self.heap.swap(place, parent);
+            place = parent;
+        }
+    }
+
+    fn sink(&mut self, mut place: usize, names: &States) {
+        loop {
+            let mut least = 2 * place + 1;
+            if least >= self.heap.len() {
+                return;
+            }
+            if least + 1 < self.heap.len() && self.heap[least + 1].is_before(self.heap[least], names) {
+                least += 1;
+            }
+            if !self.heap[least].is_before(self.heap[place], names) {
+                return;
+            }
+            self.heap.swap(place, least);
+            place = least;
+        }
     }
 }

@@ -11,11 +11,10 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::census::Gains;
 use crate::deadline::Deadlines;
-use crate::event::{decode, Event, Settings};
+use crate::event::{decode, digest, Event, Settings};
 use crate::message::{change_data, current_data, entry, push_change, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
@@ -24,13 +23,10 @@ use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::stale::Stale;
 use crate::state::{decode as decode_state, encode, summary};
-use crate::states::States;
+use crate::states::{Number, States};
 use crate::time::NEVER;
 use crate::value::{alone, Scope, Val};
 use crate::Unsure;
-
-/// A customer.
-pub type Key = Arc<[u8]>;
 
 /// Observed from the very beginning of the input.
 const COMPLETE: i64 = -1;
@@ -46,7 +42,8 @@ struct Published {
 }
 
 struct Slot {
-    key: Key,
+    number: Number,
+    key: Vec<u8>,
     profile: Profile,
     dirty: bool,
     /// Taken over by Python, or never more than an attempt.
@@ -67,7 +64,7 @@ enum Found {
 enum Passed {
     Done,
     Left,
-    Python(i64, Key),
+    Python(i64, Number),
 }
 
 enum Taken {
@@ -88,13 +85,7 @@ enum Stored {
     Unknown,
     /// Python has to read it.
     Unsure,
-    Read(Key, Option<Counting>),
-}
-
-/// Where states are kept.
-enum Home {
-    Here(Py<States>),
-    Python(Py<PyAny>),
+    Read(Number, Option<Counting>),
 }
 
 /// How a fold ended.
@@ -104,14 +95,17 @@ enum End {
     /// The group has to be written first.
     Brimming,
     /// A deadline is for Python.
-    Deadline(i64, Key),
+    Deadline(i64, Number),
 }
 
 #[pyclass]
 pub struct Engine {
     plan: Arc<Plan>,
     settings: Settings,
-    states: Home,
+    /// All customers of whom anything is known, and their states, unless these are elsewhere.
+    states: Py<States>,
+    /// What keeps the states, if that is in Python.
+    elsewhere: Option<Py<PyAny>>,
     partition: i64,
     partitions: u32,
     by_murmur2: bool,
@@ -129,12 +123,12 @@ pub struct Engine {
     epoch: u32,
     deadlines: Deadlines,
     slots: Vec<Slot>,
-    index: HashMap<Key, usize>,
+    index: HashMap<Number, usize>,
     dirty: Vec<usize>,
     told: Vec<usize>,
-    owned: HashSet<Key>,
+    owned: HashSet<Number>,
     stale: Stale,
-    pool: Vec<Profile>,
+    pool: Vec<(Vec<u8>, Profile)>,
     changed: HashMap<(usize, i32, i32, bool), u64>,
     late: Vec<i64>,
     by_time: usize,
@@ -149,60 +143,83 @@ pub struct Engine {
 impl Engine {
     // Customers
 
-    /// Reads a stored state into a profile, and what the census has of it; None for an unknown customer.
-    fn read(&mut self, py: Python, customer: &[u8], profile: &mut Profile) -> PyResult<Stored> {
+    /// Reads a stored state into a profile, and what the census has of it if it is kept elsewhere.
+    fn read(&mut self, py: Python, customer: &[u8], number: Option<Number>, profile: &mut Profile) -> PyResult<Stored> {
         let (plan, positions) = (&self.plan, &mut self.positions);
-        match &self.states {
-            Home::Here(states) => Ok(match states.borrow(py).all.get_key_value(customer) {
-                None => Stored::Unknown,
-                Some((key, data)) => match decode_state(plan, data, profile, positions) {
-                    Ok(()) => Stored::Read(key.clone(), None),
-                    Err(Unsure) => Stored::Unsure,
-                },
-            }),
-            Home::Python(states) => {
-                let found = states.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
-                if found.is_none() {
-                    return Ok(Stored::Unknown);
-                }
-                let data = found.cast::<PyBytes>()?.as_bytes();
-                let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
-                Ok(match decode_state(plan, data, profile, positions) {
-                    Ok(()) => Stored::Read(customer.into(), counted),
-                    Err(Unsure) => Stored::Unsure,
-                })
-            }
+        let Some(states) = &self.elsewhere else {
+            let states = self.states.borrow(py);
+            let Some(number) = number else { return Ok(Stored::Unknown) };
+            let Some(data) = states.state(number) else { return Ok(Stored::Unknown) };
+            return Ok(match decode_state(plan, data, profile, positions) {
+                Ok(()) => Stored::Read(number, None),
+                Err(Unsure) => Stored::Unsure,
+            });
+        };
+        let found = states.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
+        if found.is_none() {
+            return Ok(Stored::Unknown);
         }
+        let data = found.cast::<PyBytes>()?.as_bytes();
+        let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
+        Ok(match decode_state(plan, data, profile, positions) {
+            Ok(()) => Stored::Read(self.named(py, customer), counted),
+            Err(Unsure) => Stored::Unsure,
+        })
+    }
+
+    fn named(&self, py: Python, customer: &[u8]) -> Number {
+        self.states.borrow_mut(py).named(customer)
+    }
+
+    fn number(&self, py: Python, customer: &[u8]) -> Option<Number> {
+        self.states.borrow(py).number(customer)
+    }
+
+    fn key<'py>(&self, py: Python<'py>, number: Number) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.states.borrow(py).key(number))
     }
 
     fn find(&mut self, py: Python, customer: &[u8]) -> PyResult<Found> {
-        if let Some(&place) = self.index.get(customer) {
-            return Ok(Found::Here(place));
+        let number = self.number(py, customer);
+        if let Some(number) = number {
+            if let Some(&place) = self.index.get(&number) {
+                return Ok(Found::Here(place));
+            }
+            if self.owned.contains(&number) {
+                return Ok(Found::Elsewhere);
+            }
         }
-        if !self.owned.is_empty() && self.owned.contains(customer) {
-            return Ok(Found::Elsewhere);
-        }
-        let mut profile = self.pool.pop().unwrap_or_default();
-        let found = match self.read(py, customer, &mut profile)? {
-            Stored::Read(key, counted) => return Ok(Found::Here(self.place(key, profile, counted))),
+        let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
+        let found = match self.read(py, customer, number, &mut profile)? {
+            Stored::Read(number, counted) => {
+                key.extend_from_slice(customer);
+                return Ok(Found::Here(self.place(number, key, profile, counted)));
+            }
             Stored::Unsure => Found::Elsewhere,
             Stored::Unknown => Found::Unknown,
         };
-        self.pool.push(profile);
+        self.pool.push((key, profile));
         Ok(found)
     }
 
-    fn place(&mut self, key: Key, profile: Profile, counted: Option<Counting>) -> usize {
+    fn place(&mut self, number: Number, key: Vec<u8>, profile: Profile, counted: Option<Counting>) -> usize {
         let place = self.slots.len();
-        self.index.insert(key.clone(), place);
-        self.slots.push(Slot { key, profile, dirty: false, void: false, counted, told: None });
+        self.index.insert(number, place);
+        self.slots.push(Slot { number, key, profile, dirty: false, void: false, counted, told: None });
         place
     }
 
     fn forget(&mut self, place: usize) {
         let slot = &mut self.slots[place];
         slot.void = true;
-        self.index.remove(&slot.key);
+        self.index.remove(&slot.number);
+    }
+
+    /// Lets go of the number of a customer of whom nothing is known any more.
+    fn let_go(&self, states: &mut States, number: Number) {
+        if states.state(number).is_none() && self.deadlines.is_free(number) && !self.stale.has(number) {
+            states.forget(number);
+        }
     }
 
     fn touch(&mut self, place: usize) {
@@ -220,14 +237,19 @@ impl Engine {
             if fired >= limit {
                 return Ok(Passed::Left);
             }
-            let Some((due, key, is_due)) = self.deadlines.pop() else { break };
+            let mut states = self.states.borrow_mut(py);
+            let Some((due, number, is_due)) = self.deadlines.pop(&states) else { break };
             if !is_due {
+                if !self.index.contains_key(&number) && !self.owned.contains(&number) {
+                    self.let_go(&mut states, number);
+                }
                 continue;
             }
-            match self.fire(py, due, &key)? {
+            drop(states);
+            match self.fire(py, due, number)? {
                 Some(true) => fired += 1,
                 Some(false) => {}
-                None => return Ok(Passed::Python(due, key)),
+                None => return Ok(Passed::Python(due, number)),
             }
         }
         self.clock = self.clock.max(now);
@@ -235,8 +257,9 @@ impl Engine {
     }
 
     /// Whether a deadline came to something; None if that is for Python to find out.
-    fn fire(&mut self, py: Python, due: i64, key: &Key) -> PyResult<Option<bool>> {
-        let place = match self.find(py, key)? {
+    fn fire(&mut self, py: Python, due: i64, number: Number) -> PyResult<Option<bool>> {
+        let key = self.states.borrow(py).key(number).to_vec();
+        let place = match self.find(py, &key)? {
             Found::Here(place) => place,
             Found::Unknown => return Ok(Some(false)),
             Found::Elsewhere => return Ok(None),
@@ -245,7 +268,7 @@ impl Engine {
         let plan = self.plan.clone();
         self.clock = self.clock.max(due);
         advance_and_drop(&plan, &mut self.slots[place].profile, due);
-        if self.settle(place, due, None).is_err() {
+        if self.settle(py, place, due, None).is_err() {
             self.restore(place, before)?;
             return Ok(None);
         }
@@ -260,16 +283,25 @@ impl Engine {
 
     // Events
 
-    fn take(&mut self, customer: &str, known: Option<usize>, event: &Event, name: &str) -> PyResult<(Taken, usize)> {
+    fn take(
+        &mut self,
+        py: Python,
+        customer: &str,
+        known: Option<usize>,
+        event: &Event,
+        name: &str,
+    ) -> PyResult<(Taken, usize)> {
         let plan = self.plan.clone();
         self.clock = self.clock.max(event.time);
         self.told_just_now = false;
         let place = match known {
             Some(place) => place,
             None => {
-                let mut profile = self.pool.pop().unwrap_or_default();
+                let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
+                key.extend_from_slice(customer.as_bytes());
                 profile.renew(&plan);
-                self.place(customer.as_bytes().into(), profile, None)
+                let number = self.named(py, &key);
+                self.place(number, key, profile, None)
             }
         };
         let now = self.slots[place].profile.moving.at.max(self.clock);
@@ -286,7 +318,7 @@ impl Engine {
         let profile = &mut self.slots[place].profile;
         advance_and_drop(&plan, profile, now);
         let unmatched = apply(&plan, profile, event, now, &self.prepared);
-        if self.settle(place, now, Some(name)).is_err() {
+        if self.settle(py, place, now, Some(name)).is_err() {
             self.restore(place, before)?;
             if known.is_none() {
                 self.forget(place);
@@ -298,19 +330,19 @@ impl Engine {
     }
 
     /// Evaluates at `now`, where the customer is, publishes what moved, and sets the next deadline.
-    fn settle(&mut self, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
+    fn settle(&mut self, py: Python, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
         let profile = &mut self.slots[place].profile;
         let mut moves = std::mem::take(&mut self.moves);
-        decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves)?;
+        decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves, &mut self.ahead.spare)?;
         profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
         profile.worth = worth(&plan, profile, now)?;
-        let (wake, key) = (profile.wake, self.slots[place].key.clone());
+        let (wake, number) = (profile.wake, self.slots[place].number);
         if !moves.is_empty() {
             self.tell(place, &moves, now, cause)?;
             self.touch(place);
         }
-        self.deadlines.queue(&key, wake);
+        self.deadlines.queue(number, wake, &self.states.borrow(py));
         self.moves = moves;
         Ok(())
     }
@@ -360,7 +392,7 @@ impl Engine {
         told.ahead = found;
         self.brimming |= told.size > self.outbox_bytes;
         self.told_just_now = true;
-        self.stale.forget(&slot.key);
+        self.stale.forget(slot.number);
         Ok(())
     }
 
@@ -381,7 +413,7 @@ impl Engine {
             Some(name) => Cow::Borrowed(name),
             None => {
                 let name = format!("{}/{}/{}", given.topic, self.partition, offset);
-                event.fingerprint = xxh3_64(name.as_bytes()).to_be_bytes();
+                event.fingerprint = digest(&name);
                 Cow::Owned(name)
             }
         };
@@ -409,7 +441,7 @@ impl Engine {
             match self.pass(py, event.time, self.deadlines_at_once)? {
                 Passed::Done => {}
                 Passed::Left => return Ok(Some(End::Brimming)),
-                Passed::Python(due, key) => return Ok(Some(End::Deadline(due, key))),
+                Passed::Python(due, number) => return Ok(Some(End::Deadline(due, number))),
             }
             found = self.find(py, customer.as_bytes())?;
         }
@@ -426,13 +458,13 @@ impl Engine {
                 return Ok(None);
             }
         }
-        let (taken, place) = self.take(customer, known, &event, &name)?;
+        let (taken, place) = self.take(py, customer, known, &event, &name)?;
         match taken {
             Taken::Unsure => return Ok(Some(End::Python)),
             Taken::As(result) => {
                 let slot = &mut self.slots[place];
                 if !self.told_just_now {
-                    self.stale.note(&slot.key, given.since, given.offset);
+                    self.stale.note(slot.number, given.since, given.offset);
                 }
                 if result != "duplicate" {
                     slot.profile.applied(given.topic, offset, &mut self.positions);
@@ -487,18 +519,18 @@ pub fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
 struct Loaded {
     customers: usize,
     gains: Gains,
-    deadlines: Vec<(i64, Key)>,
+    deadlines: Vec<(i64, Number)>,
 }
 
 impl Loaded {
-    fn take(&mut self, data: &[u8], key: impl FnOnce() -> Key) -> PyResult<()> {
+    fn take(&mut self, data: &[u8], number: impl FnOnce() -> Number) -> PyResult<()> {
         let Some((wake, worth, segments)) = summary(data) else {
             return Err(PyValueError::new_err("a state is cut off"));
         };
         self.customers += 1;
         self.gains.add(segments, worth, 1);
         if wake != NEVER {
-            self.deadlines.push((wake, key()));
+            self.deadlines.push((wake, number()));
         }
         Ok(())
     }
@@ -525,13 +557,15 @@ impl Engine {
         source: &[u8],
     ) -> PyResult<Self> {
         let plan = Plan::read(plan).map_err(PyValueError::new_err)?;
+        let (states, elsewhere) = match states.bind(py).cast::<States>() {
+            Ok(here) => (here.clone().unbind(), None),
+            Err(_) => (Py::new(py, States::default())?, Some(states)),
+        };
         Ok(Engine {
             settings: Settings { currency: plan.currency.clone(), digits: plan.digits },
             plan: Arc::new(plan),
-            states: match states.bind(py).cast::<States>() {
-                Ok(here) => Home::Here(here.clone().unbind()),
-                Err(_) => Home::Python(states),
-            },
+            states,
+            elsewhere,
             partition,
             partitions,
             by_murmur2,
@@ -577,30 +611,31 @@ impl Engine {
     /// Takes over the states there are; returns how many, and worth and customers by segments.
     fn load<'py>(&mut self, py: Python<'py>) -> PyResult<(usize, Vec<Gain<'py>>)> {
         let mut loaded = Loaded::default();
-        match &self.states {
-            Home::Here(states) => {
-                for (key, data) in &states.borrow(py).all {
-                    loaded.take(data, || key.clone())?;
-                }
+        if let Some(states) = &self.elsewhere {
+            for item in states.bind(py).call_method0(intern!(py, "items"))?.try_iter()? {
+                let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
+                loaded.take(data.as_bytes(), || self.named(py, key.as_bytes()))?;
             }
-            Home::Python(states) => {
-                for item in states.bind(py).call_method0(intern!(py, "items"))?.try_iter()? {
-                    let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
-                    loaded.take(data.as_bytes(), || key.as_bytes().into())?;
-                }
+        } else {
+            for (number, data) in self.states.borrow(py).all() {
+                loaded.take(data, || number)?;
             }
         }
-        self.deadlines.expect(loaded.deadlines);
+        self.deadlines.expect(&loaded.deadlines, &self.states.borrow(py));
         Ok((loaded.customers, loaded.gains.list(py)))
     }
 
     /// Gives up all customers.
-    fn drop_all(&mut self) {
+    fn drop_all(&mut self, py: Python) -> PyResult<()> {
+        if self.elsewhere.is_some() {
+            self.states = Py::new(py, States::default())?;
+        }
         self.deadlines = Deadlines::default();
         self.slots = vec![];
         self.index = HashMap::new();
         self.pool = vec![];
         self.stale = Stale::default();
+        Ok(())
     }
 
     /// Folds events from `start` on, at most `limit`; returns how many it took, how that ended ("events", "python",
@@ -631,8 +666,8 @@ impl Engine {
                 None => {}
                 Some(End::Python) => return Ok((place - start, "python", None, counts.0)),
                 Some(End::Brimming) => return Ok((place - start, "brimming", None, counts.0)),
-                Some(End::Deadline(due, key)) => {
-                    let deadline = Some((due, PyBytes::new(py, &key)));
+                Some(End::Deadline(due, number)) => {
+                    let deadline = Some((due, self.key(py, number)));
                     return Ok((place - start, "deadline", deadline, counts.0));
                 }
             }
@@ -650,7 +685,7 @@ impl Engine {
         Ok(match self.pass(py, now, limit.unwrap_or(usize::MAX))? {
             Passed::Done => ("done", None),
             Passed::Left => ("left", None),
-            Passed::Python(due, key) => ("deadline", Some((due, PyBytes::new(py, &key)))),
+            Passed::Python(due, number) => ("deadline", Some((due, self.key(py, number)))),
         })
     }
 
@@ -664,31 +699,31 @@ impl Engine {
 
     /// Puts a deadline on the heap, unless an earlier one of this customer is there.
     #[pyo3(name = "queue")]
-    fn py_queue(&mut self, customer: &[u8], wake: i64) {
-        let key: Key = customer.into();
-        self.deadlines.queue(&key, wake);
+    fn py_queue(&mut self, py: Python, customer: &[u8], wake: i64) {
+        let number = self.named(py, customer);
+        self.deadlines.queue(number, wake, &self.states.borrow(py));
     }
 
     /// Leaves a customer to Python until the group is complete. If it was touched here, returns its state record
     /// without changes, whether that is new or changed, worth and segments that the census has, and what was told.
     #[allow(clippy::type_complexity)]
     fn release<'py>(&mut self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let key: Key = customer.into();
-        if !self.owned.insert(key) {
+        let number = self.named(py, customer);
+        if !self.owned.insert(number) {
             return Ok(None);
         }
-        let Some(place) = self.index.remove(customer) else { return Ok(None) };
+        let Some(place) = self.index.remove(&number) else { return Ok(None) };
         let slot = &mut self.slots[place];
         slot.void = true;
         let mut data = vec![];
         encode(&self.plan, &slot.profile, self.epoch, &mut data);
-        let counted = match &self.states {
-            Home::Here(states) => {
-                let states = states.borrow(py);
-                let counted = states.all.get(customer).and_then(|data| summary(data));
+        let counted = match &self.elsewhere {
+            None => {
+                let states = self.states.borrow(py);
+                let counted = states.state(number).and_then(summary);
                 counted.map(|(_, worth, segments)| (worth, PyBytes::new(py, segments)))
             }
-            Home::Python(_) => slot.counted.take().map(|(worth, segments)| (worth, PyBytes::new(py, &segments))),
+            Some(_) => slot.counted.take().map(|(worth, segments)| (worth, PyBytes::new(py, &segments))),
         };
         let told = match slot.told.take() {
             None => py.None().into_bound(py),
@@ -711,13 +746,15 @@ impl Engine {
 
     // Forecasts that are not told yet
 
-    fn note_stale(&mut self, customer: &[u8], since: f64, offset: i64) {
-        let key: Key = customer.into();
-        self.stale.note(&key, since, offset);
+    fn note_stale(&mut self, py: Python, customer: &[u8], since: f64, offset: i64) {
+        let number = self.named(py, customer);
+        self.stale.note(number, since, offset);
     }
 
-    fn drop_stale(&mut self, customer: &[u8]) {
-        self.stale.forget(customer);
+    fn drop_stale(&mut self, py: Python, customer: &[u8]) {
+        if let Some(number) = self.number(py, customer) {
+            self.stale.forget(number);
+        }
     }
 
     /// The lowest offset of the state of the customer that is not told for longest; None if there is none.
@@ -727,7 +764,15 @@ impl Engine {
 
     /// Takes customers off that are not told since `before` or longer, the oldest first.
     fn take_stale<'py>(&mut self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
-        (0..limit).map_while(|_| self.stale.take(before)).map(|key| PyBytes::new(py, &key)).collect()
+        let mut taken = vec![];
+        while taken.len() < limit {
+            let Some(number) = self.stale.take(before) else { break };
+            taken.push(self.key(py, number));
+            if !self.index.contains_key(&number) && !self.owned.contains(&number) {
+                self.let_go(&mut self.states.borrow_mut(py), number);
+            }
+        }
+        taken
     }
 
     // Out
@@ -767,11 +812,7 @@ impl Engine {
             }
         }
         let kept = PyDict::new(py);
-        let here = match &self.states {
-            Home::Here(states) => Some(states.clone_ref(py)),
-            Home::Python(_) => None,
-        };
-        let mut here = here.as_ref().map(|states| states.borrow_mut(py));
+        let mut here = self.states.borrow_mut(py);
         let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
         let mut data = Vec::with_capacity(1024);
         for &place in &self.dirty {
@@ -794,27 +835,20 @@ impl Engine {
             };
             larger += usize::from(size > large);
             let Some((_, worth, segments)) = summary(&data) else { continue };
-            let is_known = match &mut here {
-                Some(states) => match states.all.get_mut(&*slot.key) {
-                    Some(known) => {
-                        if let Some((_, was, before)) = summary(known) {
-                            gains.change(before, was, segments, worth);
-                        }
-                        *known = data[..].into();
-                        true
-                    }
-                    None => {
-                        states.all.insert(slot.key.clone(), data[..].into());
-                        false
-                    }
-                },
-                None => {
-                    kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?;
-                    if let Some((was, before)) = &slot.counted {
-                        gains.change(before, *was, segments, worth);
-                    }
-                    slot.counted.is_some()
+            let is_known = if self.elsewhere.is_some() {
+                kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?;
+                if let Some((was, before)) = &slot.counted {
+                    gains.change(before, *was, segments, worth);
                 }
+                slot.counted.is_some()
+            } else {
+                let known = here.state(slot.number).and_then(summary);
+                if let Some((_, was, before)) = known {
+                    gains.change(before, was, segments, worth);
+                }
+                let is_known = known.is_some();
+                here.keep(slot.number, &data);
+                is_known
             };
             if !is_known {
                 new += 1;
@@ -822,7 +856,7 @@ impl Engine {
             }
         }
         drop(here);
-        self.renew();
+        self.renew(py);
         let gains = gains.list(py);
         (states, changes, current, entries, kept, gains, new, larger).into_pyobject(py)
     }
@@ -838,15 +872,16 @@ impl Engine {
         let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
         let (entries, left) = (PyList::empty(py), PyList::empty(py));
         let plan = self.plan.clone();
-        let mut profile = self.pool.pop().unwrap_or_default();
+        let (spare, mut profile) = self.pool.pop().unwrap_or_default();
         let mut found = vec![];
         for customer in customers {
             let key = customer.as_bytes();
-            if self.index.contains_key(key) || self.owned.contains(key) {
+            let number = self.number(py, key);
+            if number.is_some_and(|number| self.index.contains_key(&number) || self.owned.contains(&number)) {
                 left.append(&customer)?;
                 continue;
             }
-            let sure = match self.read(py, key, &mut profile)? {
+            let sure = match self.read(py, key, number, &mut profile)? {
                 Stored::Unknown => continue,
                 Stored::Unsure => Err(Unsure),
                 Stored::Read(..) => forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found),
@@ -859,7 +894,7 @@ impl Engine {
                 }
             }
         }
-        self.pool.push(profile);
+        self.pool.push((spare, profile));
         (entries, current, left).into_pyobject(py)
     }
 }
@@ -883,11 +918,17 @@ impl Engine {
     }
 
     /// Begins the next group.
-    fn renew(&mut self) {
+    fn renew(&mut self, py: Python) {
         const KEPT: usize = 8_192;
-        for slot in self.slots.drain(..) {
+        let mut states = self.states.borrow_mut(py);
+        for number in self.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
+            self.let_go(&mut states, number);
+        }
+        drop(states);
+        for mut slot in self.slots.drain(..) {
             if self.pool.len() < KEPT {
-                self.pool.push(slot.profile);
+                slot.key.clear();
+                self.pool.push((slot.key, slot.profile));
             }
         }
         self.index.clear();

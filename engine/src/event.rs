@@ -14,6 +14,10 @@ const MAX_NUMBER_BYTES: usize = 40;
 const MAX_AMOUNT: i64 = 1_000_000_000_000_000;
 const MAX_AMOUNT_DIGITS: usize = 15;
 
+/// So many bytes of a hash are remembered of an id or an order.
+pub const FINGERPRINT: usize = 6;
+pub type Fingerprint = [u8; FINGERPRINT];
+
 /// What the definitions say of money.
 pub struct Settings {
     pub currency: String,
@@ -31,9 +35,9 @@ pub struct Event<'a> {
     /// The id; an event that has none is named by its place.
     pub name: Option<&'a str>,
     /// The digest of the id; zeros if there is none.
-    pub fingerprint: [u8; 8],
+    pub fingerprint: Fingerprint,
     /// The digest of the order's id. A purchase without one is its own order; a refund always has one.
-    pub order: Option<[u8; 8]>,
+    pub order: Option<Fingerprint>,
     /// Minor units of the definitions' currency.
     pub amount: Option<i64>,
     /// The text of the props: a valid JSON object.
@@ -194,9 +198,10 @@ fn flat(object: &[u8]) -> Option<&[u8]> {
     Some(object)
 }
 
-/// Eight bytes of a hash, as Python's `xxh3_64_digest` gives them.
-fn digest(text: &str) -> [u8; 8] {
-    xxh3_64(text.as_bytes()).to_be_bytes()
+/// The first bytes of a hash, in the order in which Python's `xxh3_64_digest` gives them.
+pub fn digest(text: &str) -> Fingerprint {
+    let [a, b, c, d, e, f, ..] = xxh3_64(text.as_bytes()).to_be_bytes();
+    [a, b, c, d, e, f]
 }
 
 fn is_type(text: &str) -> bool {

@@ -6,6 +6,7 @@ mod engine;
 mod event;
 mod event_probe;
 mod message;
+mod old_state;
 mod placement;
 mod plan;
 mod profile;

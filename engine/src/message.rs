@@ -11,7 +11,8 @@ use crate::Unsure;
 
 pub fn put_json_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    // Many bytes at once: it does not stop at the first.
+    if !text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\')) {
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');
         return;
@@ -367,13 +368,19 @@ pub fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, dat
 
 /// A state record with its changes: `kept` with an outbox after its head.
 pub fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)]) -> Vec<u8> {
-    let mut sent = Vec::with_capacity(64 + outbox.iter().map(|each| each.2.len() + 24).sum::<usize>());
-    put_array(&mut sent, outbox.len());
+    let mut out = Vec::with_capacity(kept.len() + 16 + outbox.iter().map(|each| each.2.len() + 24).sum::<usize>());
+    out.extend_from_slice(&kept[..head]);
+    out.extend_from_slice(&[1, 0, 0, 0, 0]);
+    let start = out.len();
+    put_array(&mut out, outbox.len());
     for (version, at, data) in outbox {
-        put_array(&mut sent, 3);
-        put_int(&mut sent, *version as i64);
-        put_int(&mut sent, *at);
-        put_bytes(&mut sent, data);
+        put_array(&mut out, 3);
+        put_int(&mut out, *version as i64);
+        put_int(&mut out, *at);
+        put_bytes(&mut out, data);
     }
-    [&kept[..head], &(sent.len() as u32).to_be_bytes(), &sent, &kept[head + 4..]].concat()
+    let length = (out.len() - start) as u32;
+    out[start - 4..start].copy_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&kept[head + 1..]);
+    out
 }

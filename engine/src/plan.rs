@@ -164,6 +164,9 @@ pub struct Scheme {
 pub struct Plan {
     pub hash: String,
     pub layout_mark: String,
+    /// The first four bytes of it, as states have them.
+    #[serde(skip)]
+    pub mark: [u8; 4],
     pub currency: String,
     pub digits: u32,
     pub refund_window: i64,
@@ -261,6 +264,12 @@ impl Plan {
 
     /// Makes conditions quicker to evaluate.
     fn settle(&mut self) {
+        self.mark = self
+            .layout_mark
+            .get(..8)
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+            .map(u32::to_be_bytes)
+            .unwrap_or_default();
         for place in 0..self.locals.len() {
             let (before, after) = self.locals.split_at_mut(place);
             after[0].settle(before);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{self, Event};
+use crate::event::{self, Event, Fingerprint, FINGERPRINT};
 use crate::plan::{Plan, Series, Tap, TapSeries, What, Window};
 use crate::time::NEVER;
 use crate::value::{condition, property, Happened, Val};
@@ -23,7 +23,7 @@ pub struct Rows {
 
 #[derive(Clone)]
 pub struct Order {
-    pub id: [u8; 8],
+    pub id: Fingerprint,
     pub time: i64,
     pub left: i64,
     pub taps: u64,
@@ -32,7 +32,7 @@ pub struct Order {
 
 #[derive(Clone)]
 pub struct Waiting {
-    pub id: [u8; 8],
+    pub id: Fingerprint,
     pub refunds: Vec<(i64, i64)>,
 }
 
@@ -119,6 +119,23 @@ impl Profile {
         self.wake = NEVER;
         self.worth = 0;
         self.offsets.clear();
+    }
+
+    /// Finds where its windows are at its instant, and when the next tile leaves one.
+    pub fn settle(&mut self, plan: &Plan) {
+        let moving = &mut self.moving;
+        moving.expires = NEVER;
+        for (series, rows) in plan.series.iter().zip(&self.kept.rows) {
+            for &index in &series.windows {
+                let window = &plan.windows[index];
+                let first = (moving.at - window.length).div_euclid(window.tile);
+                let position = rows.tiles.partition_point(|&tile| tile < first);
+                moving.positions[index] = position;
+                if let Some(tile) = rows.tiles.get(position) {
+                    moving.expires = moving.expires.min((tile + 1) * window.tile + window.length);
+                }
+            }
+        }
     }
 
     pub fn offset(&self, position: &str) -> i64 {
@@ -354,12 +371,12 @@ fn bounded(plan: &Plan, value: event::Value) -> Result<Scalar, Unsure> {
 /// Whether the event's id is among the latest, or its order is in the ledger already.
 #[inline]
 pub fn is_duplicate(plan: &Plan, kept: &Kept, event: &Event, now: i64) -> bool {
-    let id = u64::from_ne_bytes(event.fingerprint);
-    kept.recent.chunks_exact(8).any(|each| each.try_into().is_ok_and(|each| u64::from_ne_bytes(each) == id))
+    let [a, b, c, d, e, f] = event.fingerprint;
+    kept.recent.chunks_exact(FINGERPRINT).any(|each| each[..4] == [a, b, c, d] && each[4..] == [e, f])
         || (event.kind == "purchase" && known(plan, kept, event.order.unwrap_or_default(), now).is_some())
 }
 
-fn known(plan: &Plan, kept: &Kept, order: [u8; 8], now: i64) -> Option<usize> {
+fn known(plan: &Plan, kept: &Kept, order: Fingerprint, now: i64) -> Option<usize> {
     let place = kept.orders.iter().position(|each| each.id == order)?;
     (now < kept.orders[place].time + plan.refund_window).then_some(place)
 }
@@ -548,7 +565,7 @@ fn forget(plan: &Plan, kept: &mut Kept, now: i64) {
     }
 }
 
-fn wait(plan: &Plan, kept: &mut Kept, order: [u8; 8], event: &Event, now: i64) {
+fn wait(plan: &Plan, kept: &mut Kept, order: Fingerprint, event: &Event, now: i64) {
     if now < event.time + plan.refund_window {
         let place = kept.waiting.iter().position(|each| each.id == order).unwrap_or_else(|| {
             kept.waiting.push(Waiting { id: order, refunds: vec![] });
@@ -562,7 +579,15 @@ fn wait(plan: &Plan, kept: &mut Kept, order: [u8; 8], event: &Event, now: i64) {
 }
 
 /// Puts a purchase into the ledger and applies the refunds that have waited for it.
-fn remember(plan: &Plan, kept: &mut Kept, moving: &mut Moving, id: [u8; 8], time: i64, prepared: &Prepared, now: i64) {
+fn remember(
+    plan: &Plan,
+    kept: &mut Kept,
+    moving: &mut Moving,
+    id: Fingerprint,
+    time: i64,
+    prepared: &Prepared,
+    now: i64,
+) {
     let mut entry =
         Order { id, time, left: prepared.amount, taps: prepared.passed, values: prepared.reversible.clone() };
     if let Some(place) = kept.waiting.iter().position(|each| each.id == id) {

@@ -28,6 +28,9 @@ const SNAPPY: u8 = 2;
 const XERIAL: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_BLOCK: usize = 32 << 10;
 
+/// Room for the first batch, which grows with what comes.
+const FIRST_ROOM: usize = 64 << 10;
+
 /// As in streamseg.worker.log: more than what a record, its batch and each of its headers add to their contents.
 const RECORD_OVERHEAD: usize = 128;
 const HEADER_OVERHEAD: usize = 12;
@@ -126,7 +129,7 @@ impl Records {
         });
         if !fits {
             // After a full batch expect another.
-            let room = if self.batches.is_empty() { 0 } else { self.batch_bytes };
+            let room = if self.batches.is_empty() { FIRST_ROOM.min(self.batch_bytes) } else { self.batch_bytes };
             self.batches.push(Batch { count: 0, body: Vec::with_capacity(room) });
         }
         let batch = self.batches.last_mut().expect("one was pushed");

@@ -26,15 +26,22 @@ pub struct Forecast {
 
 pub const NO_FORECAST: Forecast = Forecast { at: NEVER, target: -1 };
 
-/// Decides all schemes at `now`, where the customer is, and moves it.
-pub fn decide(plan: &Plan, kept: &Kept, moving: &mut Moving, now: i64, moves: &mut Vec<Move>) -> Result<(), Unsure> {
+/// Decides all schemes at `now`, where the customer is, and moves it. `spare` is space for a copy.
+pub fn decide(
+    plan: &Plan,
+    kept: &Kept,
+    moving: &mut Moving,
+    now: i64,
+    moves: &mut Vec<Move>,
+    spare: &mut Moving,
+) -> Result<(), Unsure> {
     moves.clear();
     let before = &*moving;
     let base = Scope { plan, kept, moving: before, now };
     let locals = Locals::new();
-    let mut changed: Option<Moving> = None;
+    let mut is_changed = false;
     for (place, scheme) in plan.schemes.iter().enumerate() {
-        let current_state = changed.as_ref().unwrap_or(before);
+        let current_state = if is_changed { &*spare } else { before };
         let scope = Scope { plan, kept, moving: current_state, now };
         let mut candidate = scheme.whens.len() as i32;
         for (segment, when) in scheme.whens.iter().enumerate() {
@@ -48,12 +55,13 @@ pub fn decide(plan: &Plan, kept: &Kept, moving: &mut Moving, now: i64, moves: &m
             continue;
         }
         moves.push(Move { scheme: place, origin: current, target: candidate, entered: current_state.entered[place] });
-        if plan.schemes.len() > 1 && changed.is_none() {
-            changed = Some(before.clone());
-        }
-        if let Some(changed) = &mut changed {
-            changed.segments[place] = candidate;
-            changed.entered[place] = now;
+        if place + 1 < plan.schemes.len() {
+            if !is_changed {
+                copy(before, spare);
+                is_changed = true;
+            }
+            spare.segments[place] = candidate;
+            spare.entered[place] = now;
         }
     }
     for each in moves {
@@ -186,6 +194,7 @@ fn step_after(plan: &Plan, step: &Step, kept: &Kept, moving: &Moving, now: i64) 
 pub struct Ahead {
     moving: Moving,
     moves: Vec<Move>,
+    pub spare: Moving,
 }
 
 /// For each scheme its next change if no event comes.
@@ -203,12 +212,12 @@ pub fn forecast(
     if at == NEVER {
         return Ok(());
     }
-    let Ahead { moving, moves } = ahead;
+    let Ahead { moving, moves, spare } = ahead;
     copy(&profile.moving, moving);
     let mut missing = plan.schemes.len();
     while missing > 0 && at != NEVER {
         advance(plan, &kept.rows, moving, at);
-        decide(plan, kept, moving, at, moves)?;
+        decide(plan, kept, moving, at, moves, spare)?;
         for each in moves.iter() {
             let place = &mut found[each.scheme];
             if place.at == NEVER {

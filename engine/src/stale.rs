@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use hashbrown::hash_map::Entry;
 use hashbrown::HashMap;
 
-use crate::engine::Key;
+use crate::states::Number;
 
 /// Since when a customer's forecast is not told (seconds), the lowest offset of its state, and which note this is.
 #[derive(Clone, Copy)]
@@ -17,42 +18,46 @@ pub struct Mark {
 /// Customers whose forecasts moved, the oldest first.
 #[derive(Default)]
 pub struct Stale {
-    marks: HashMap<Key, Mark>,
-    queue: VecDeque<(Key, u64)>,
+    marks: HashMap<Number, Mark>,
+    queue: VecDeque<(Number, u64)>,
     number: u64,
 }
 
 impl Stale {
-    pub fn note(&mut self, key: &Key, since: f64, offset: i64) {
-        if !self.marks.contains_key(key) {
+    pub fn note(&mut self, number: Number, since: f64, offset: i64) {
+        if let Entry::Vacant(vacant) = self.marks.entry(number) {
             self.number += 1;
-            self.marks.insert(key.clone(), Mark { since, offset, number: self.number });
-            self.queue.push_back((key.clone(), self.number));
+            vacant.insert(Mark { since, offset, number: self.number });
+            self.queue.push_back((number, self.number));
         }
     }
 
-    pub fn oldest(&mut self) -> Option<(Key, Mark)> {
-        while let Some((key, number)) = self.queue.front() {
-            match self.marks.get(key) {
-                Some(mark) if mark.number == *number => return Some((key.clone(), *mark)),
+    pub fn has(&self, number: Number) -> bool {
+        self.marks.contains_key(&number)
+    }
+
+    pub fn oldest(&mut self) -> Option<(Number, Mark)> {
+        while let Some(&(customer, number)) = self.queue.front() {
+            match self.marks.get(&customer) {
+                Some(mark) if mark.number == number => return Some((customer, *mark)),
                 _ => self.queue.pop_front(),
             };
         }
         None
     }
 
-    pub fn forget(&mut self, key: &[u8]) {
-        self.marks.remove(key);
+    pub fn forget(&mut self, number: Number) {
+        self.marks.remove(&number);
     }
 
     /// Takes the oldest one off, if it is marked since `before` or longer.
-    pub fn take(&mut self, before: f64) -> Option<Key> {
-        let (key, mark) = self.oldest()?;
+    pub fn take(&mut self, before: f64) -> Option<Number> {
+        let (number, mark) = self.oldest()?;
         if mark.since > before {
             return None;
         }
         self.queue.pop_front();
-        self.marks.remove(&key);
-        Some(key)
+        self.marks.remove(&number);
+        Some(number)
     }
 }

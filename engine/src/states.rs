@@ -1,16 +1,118 @@
-//! State records of one partition in memory, by customer.
+//! State records of one partition in memory, by customer. A customer has a number, as long as anything is known of it.
 
-use std::sync::Arc;
+use std::hash::BuildHasher;
 
-use hashbrown::HashMap;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
-/// The same as streamseg/worker/memory_states.py, in fewer bytes.
+/// The number of a customer.
+pub type Number = u32;
+
+/// Before a customer's id: its length.
+const LENGTH: usize = 2;
+
+/// The same as streamseg/worker/memory_states.py, in fewer bytes: id and state are one piece of memory.
 #[pyclass]
 #[derive(Default)]
 pub struct States {
-    pub all: HashMap<Arc<[u8]>, Box<[u8]>>,
+    numbers: HashTable<Number>,
+    /// By number: the length of the id, the id, the state, which may be missing; nothing if there is no such customer.
+    pieces: Vec<Box<[u8]>>,
+    free: Vec<Number>,
+    stored: usize,
+    hasher: DefaultHashBuilder,
+}
+
+/// The id, and the state.
+fn parts(piece: &[u8]) -> (&[u8], &[u8]) {
+    let Some((length, rest)) = piece.split_first_chunk::<LENGTH>() else { return (&[], &[]) };
+    rest.split_at_checked(u16::from_le_bytes(*length) as usize).unwrap_or((&[], &[]))
+}
+
+fn join(key: &[u8], state: &[u8]) -> Box<[u8]> {
+    let mut piece = Vec::with_capacity(LENGTH + key.len() + state.len());
+    piece.extend_from_slice(&(key.len() as u16).to_le_bytes());
+    piece.extend_from_slice(key);
+    piece.extend_from_slice(state);
+    piece.into_boxed_slice()
+}
+
+impl States {
+    fn parts(&self, number: Number) -> (&[u8], &[u8]) {
+        self.pieces.get(number as usize).map_or((&[], &[]), |piece| parts(piece))
+    }
+
+    pub fn key(&self, number: Number) -> &[u8] {
+        self.parts(number).0
+    }
+
+    /// The state of a customer, if it is here.
+    pub fn state(&self, number: Number) -> Option<&[u8]> {
+        Some(self.parts(number).1).filter(|state| !state.is_empty())
+    }
+
+    pub fn number(&self, key: &[u8]) -> Option<Number> {
+        let hash = self.hasher.hash_one(key);
+        self.numbers.find(hash, |&number| parts(&self.pieces[number as usize]).0 == key).copied()
+    }
+
+    /// The number of a customer, who gets one if there is none. Ids are of less than 65,536 bytes.
+    pub fn named(&mut self, key: &[u8]) -> Number {
+        let States { numbers, pieces, free, hasher, .. } = self;
+        let found = numbers.entry(
+            hasher.hash_one(key),
+            |&number| parts(&pieces[number as usize]).0 == key,
+            |&number| hasher.hash_one(parts(&pieces[number as usize]).0),
+        );
+        match found {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                let number = free.pop().unwrap_or(pieces.len() as Number);
+                if number as usize == pieces.len() {
+                    pieces.push(Box::default());
+                }
+                vacant.insert(number);
+                pieces[number as usize] = join(key, &[]);
+                number
+            }
+        }
+    }
+
+    /// Keeps a state.
+    pub fn keep(&mut self, number: Number, state: &[u8]) {
+        let piece = &mut self.pieces[number as usize];
+        let (key, known) = parts(piece);
+        self.stored += usize::from(known.is_empty());
+        if known.len() == state.len() {
+            let start = piece.len() - state.len();
+            piece[start..].copy_from_slice(state);
+        } else {
+            *piece = join(key, state);
+        }
+    }
+
+    /// Forgets a customer.
+    pub fn forget(&mut self, number: Number) {
+        let hash = self.hasher.hash_one(self.key(number));
+        if let Ok(found) = self.numbers.find_entry(hash, |&known| known == number) {
+            found.remove();
+            self.stored -= usize::from(self.state(number).is_some());
+            self.pieces[number as usize] = Box::default();
+            self.free.push(number);
+        }
+    }
+
+    /// The numbers of all whose states are here, with the states.
+    pub fn all(&self) -> impl Iterator<Item = (Number, &[u8])> {
+        (0..).zip(&self.pieces).map(|(number, piece)| (number, parts(piece).1)).filter(|(_, state)| !state.is_empty())
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.pieces.iter().map(|piece| parts(piece)).filter(|(_, state)| !state.is_empty())
+    }
 }
 
 #[pymethods]
@@ -21,37 +123,42 @@ impl States {
     }
 
     fn __len__(&self) -> usize {
-        self.all.len()
+        self.stored
     }
 
     fn get<'py>(&self, py: Python<'py>, key: &[u8]) -> Option<Bound<'py, PyBytes>> {
-        self.all.get(key).map(|data| PyBytes::new(py, data))
+        self.number(key).and_then(|number| self.state(number)).map(|state| PyBytes::new(py, state))
     }
 
     fn put(&mut self, states: &Bound<'_, PyDict>) -> PyResult<()> {
         for (key, data) in states {
             let (key, data) = (key.cast::<PyBytes>()?.as_bytes(), data.cast::<PyBytes>()?.as_bytes());
-            match self.all.get_mut(key) {
-                Some(known) => *known = data.into(),
-                None => drop(self.all.insert(key.into(), data.into())),
+            if key.len() > u16::MAX as usize {
+                return Err(PyValueError::new_err("the id of a customer is too long"));
             }
+            let number = self.named(key);
+            self.keep(number, data);
         }
         Ok(())
     }
 
     fn delete(&mut self, key: &[u8]) {
-        self.all.remove(key);
+        if let Some(number) = self.number(key) {
+            self.forget(number);
+        }
     }
 
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.all.iter().map(|(key, data)| (PyBytes::new(py, key), PyBytes::new(py, data))))
+        let all: Vec<_> = self.entries().map(|(key, state)| (PyBytes::new(py, key), PyBytes::new(py, state))).collect();
+        PyList::new(py, all)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Ok(PyList::new(py, self.all.keys().map(|key| PyBytes::new(py, key)))?.try_iter()?.into_any())
+        let keys: Vec<_> = self.entries().map(|(key, _)| PyBytes::new(py, key)).collect();
+        Ok(PyList::new(py, keys)?.try_iter()?.into_any())
     }
 
     fn drop(&mut self) {
-        self.all = HashMap::new();
+        *self = States::default();
     }
 }

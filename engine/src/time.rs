@@ -17,22 +17,21 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Two digits.
 #[inline]
-fn digits(out: &mut [u8], value: i64) {
-    let mut left = value;
-    for place in out.iter_mut().rev() {
-        *place = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
+fn pair(value: u32) -> [u8; 2] {
+    [b'0' + (value / 10 % 10) as u8, b'0' + (value % 10) as u8]
 }
 
 /// `yyyy-mm-dd`.
 pub fn day_text(instant: i64) -> [u8; 10] {
     let (year, month, day) = civil(instant.div_euclid(DAY));
+    let (year, month, day) = (year as u32, month as u32, day as u32);
     let mut text = *b"0000-00-00";
-    digits(&mut text[0..4], year);
-    digits(&mut text[5..7], month);
-    digits(&mut text[8..10], day);
+    text[0..2].copy_from_slice(&pair(year / 100));
+    text[2..4].copy_from_slice(&pair(year % 100));
+    text[5..7].copy_from_slice(&pair(month));
+    text[8..10].copy_from_slice(&pair(day));
     text
 }
 
@@ -40,10 +39,12 @@ pub fn day_text(instant: i64) -> [u8; 10] {
 pub fn instant_text(instant: i64) -> [u8; 24] {
     let mut text = *b"0000-00-00T00:00:00.000Z";
     text[0..10].copy_from_slice(&day_text(instant));
-    let rest = instant.rem_euclid(DAY);
-    digits(&mut text[11..13], rest / 3_600_000);
-    digits(&mut text[14..16], rest / 60_000 % 60);
-    digits(&mut text[17..19], rest / 1_000 % 60);
-    digits(&mut text[20..23], rest % 1_000);
+    let rest = instant.rem_euclid(DAY) as u32;
+    let (seconds, millis) = (rest / 1_000, rest % 1_000);
+    text[11..13].copy_from_slice(&pair(seconds / 3_600));
+    text[14..16].copy_from_slice(&pair(seconds / 60 % 60));
+    text[17..19].copy_from_slice(&pair(seconds % 60));
+    text[20] = b'0' + (millis / 100) as u8;
+    text[21..23].copy_from_slice(&pair(millis % 100));
     text
 }

@@ -14,6 +14,9 @@ NOT_ENGAGEMENT = frozenset({PURCHASE, REFUND, PROFILE, MERGE, ERASE})
 ANY, ENGAGEMENT = "any", "engagement"
 """Names in an expression that stand for many types."""
 
+FINGERPRINT_BYTES = 6
+"""Of a hash of an id: by these ids and orders are remembered. See docs/decisions/0007."""
+
 TYPE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
@@ -26,9 +29,9 @@ class Event(NamedTuple):
     name: str
     """The event's id, or its place if it has none: the `cause` of changes."""
     fingerprint: bytes
-    """Eight bytes of a hash of the name: what duplicates are known by."""
+    """`FINGERPRINT_BYTES` of a hash of the name: what duplicates are known by."""
     order: bytes
-    """Eight bytes of a hash of the order's id; empty unless a purchase or a refund."""
+    """As many of a hash of the order's id; empty unless a purchase or a refund."""
     amount: int | None
     """Minor units of the definitions' currency; None if the event has no amount."""
     props: Mapping[str, Any]

@@ -88,6 +88,8 @@ class Layout:
     """The taps of an event type that no expression names."""
     fingerprint: str
     """Profiles of two layouts with the same fingerprint are interchangeable."""
+    mark: bytes
+    """Four bytes of the fingerprint, that are in every stored state."""
 
     def taps_of(self, type_: str) -> tuple[Tap, ...]:
         """The taps that an event of this type goes through."""
@@ -238,6 +240,7 @@ class LayoutBuilder:
         by_type = {tap.type: _taps_of(tap.type, taps) for tap in taps if tap.type not in (ANY, ENGAGEMENT)}
         for name in NOT_ENGAGEMENT:
             by_type[name] = _taps_of(name, taps)
+        fingerprint = self._fingerprint()
         return Layout(
             taps=tuple(taps),
             series=tuple(series),
@@ -250,7 +253,8 @@ class LayoutBuilder:
             reversible=_reversible(taps),
             by_type=by_type,
             engagement=_taps_of("", taps),
-            fingerprint=self._fingerprint(),
+            fingerprint=fingerprint,
+            mark=bytes.fromhex(fingerprint)[:4],
         )
 
     def _fingerprint(self) -> str:

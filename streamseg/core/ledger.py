@@ -1,6 +1,6 @@
 """What a customer's orders are still worth, and the refunds that came before their purchase.
 
-An order is remembered while `T < its time + refund window`. Orders are known by eight bytes of a hash of
+An order is remembered while `T < its time + refund window`. Orders are known by six bytes of a hash of
 their id.
 """
 

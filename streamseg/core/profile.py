@@ -7,15 +7,15 @@ from hashlib import blake2b
 from typing import Any
 
 from streamseg.core import ledger
-from streamseg.core.event import PROFILE, PURCHASE, REFUND, Event
+from streamseg.core.event import FINGERPRINT_BYTES, PROFILE, PURCHASE, REFUND, Event
 from streamseg.core.layout import AMOUNT, COUNT, NUMBERS, Layout, Tap, TapSeries, Tracker
 from streamseg.core.tile import NEVER, Amount, Rows, add, expire
 from streamseg.core.units import Duration, Instant
 from streamseg.core.value import number
 
 REMEMBERED = 256
-"""How many ids of accepted events are remembered; each takes eight bytes."""
-RING_BYTES = REMEMBERED * 8
+"""How many ids of accepted events are remembered, by their fingerprints."""
+RING_BYTES = REMEMBERED * FINGERPRINT_BYTES
 UNSET = -1
 """No segment yet."""
 MAX_TEXT = 4_000
@@ -90,7 +90,7 @@ def is_duplicate(profile: Profile, event: Event, now: Instant, refund_window: Du
     """Whether the event's id is among the latest, or its order is in the ledger already."""
     place = profile.recent.find(event.fingerprint)
     while place >= 0:
-        if place % 8 == 0:
+        if place % FINGERPRINT_BYTES == 0:
             return True
         place = profile.recent.find(event.fingerprint, place + 1)
     return event.type == PURCHASE and ledger.known(profile.orders, event.order, now, refund_window) is not None

@@ -175,6 +175,17 @@ def expire(
     return following
 
 
+def place(series: Series, rows: Rows, positions: list[int], now: Instant) -> Instant:
+    """Puts the windows where they are at `now`, with the totals of `now`; returns when the next tile leaves one."""
+    tiles = rows[0]
+    following = NEVER
+    for window in series.windows:
+        position = positions[window.index] = bisect_left(tiles, (now - window.length) // window.tile)
+        if position < len(tiles):
+            following = min(following, (tiles[position] + 1) * window.tile + window.length)
+    return following
+
+
 def _let_go(window: Window, rows: Rows, totals: list[Any], start: int, position: int) -> None:
     for column, slot in window.sums:
         values = rows[column]

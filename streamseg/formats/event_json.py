@@ -15,7 +15,7 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from streamseg.core.errors import RejectedEvent
-from streamseg.core.event import CONTROL, PROFILE, PURCHASE, REFUND, TYPE_NAME, Event
+from streamseg.core.event import CONTROL, FINGERPRINT_BYTES, PROFILE, PURCHASE, REFUND, TYPE_NAME, Event
 from streamseg.core.units import CURRENCY, Instant, check_instant, parse_amount, parse_instant
 
 MAX_BYTES = 64 * 1024
@@ -85,7 +85,7 @@ class EventDecoder:
             _check_id("id", name)
         raw = bytes(wire.amount)
         amount = None if not raw or raw == b"null" else self._amount(raw, wire.currency)
-        fingerprint = xxh3_64_digest(name.encode())
+        fingerprint = xxh3_64_digest(name.encode())[:FINGERPRINT_BYTES]
         order = b""
         if type_ == PURCHASE:
             if amount is None:
@@ -163,7 +163,7 @@ def _check_id(field: str, text: str) -> None:
 
 def _order(text: str) -> bytes:
     _check_id("order_id", text)
-    return xxh3_64_digest(text.encode())
+    return xxh3_64_digest(text.encode())[:FINGERPRINT_BYTES]
 
 
 def _amount_text(raw: bytes) -> str:

@@ -77,7 +77,7 @@ class CompiledCustomers(Customers):
         if released is None:
             return super().state(customer)
         data, dirty, counted, told = released
-        state = self._young[customer] = records.decode_state(data, self._definitions.layout, self._mark)
+        state = self._young[customer] = records.decode_state(data, self._definitions.layout)
         state.counted = counted
         if dirty:
             self._dirty[customer] = state

@@ -29,7 +29,6 @@ class Customers:
     def __init__(self, definitions: Definitions, hot: int = HOT[Store.MEMORY]) -> None:
         self._definitions = definitions
         self._hot = hot
-        self._mark = definitions.layout.fingerprint.encode()
         self._states: States = MemoryStates()
         self._count = 0
         self._young: dict[str, State] = {}
@@ -62,7 +61,7 @@ class Customers:
             if data is None:
                 return None
             try:
-                state = records.decode_state(data, self._definitions.layout, self._mark)
+                state = records.decode_state(data, self._definitions.layout)
             except StateError as error:
                 raise StateError(f"customer {customer!r}: {error}") from error
             state.counted = records.summary(data)[1:]
@@ -96,7 +95,7 @@ class Customers:
             profile = state.profile
             value = worth(profile, profile.at) if worth is not None else None
             state.worth = 0 if value is None else round(value)
-            head, body = records.encode_state(state, self._mark, self.epoch)
+            head, body = records.encode_state(state, self._definitions.layout, self.epoch)
             key, outbox = customer.encode(), outboxes.get(customer)
             data = kept[key] = records.kept(head, body)
             self._count_anew(state, data)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import InputError
 from streamseg.formats import state as records
-from streamseg.formats.state import AGE, CHECKPOINT_KEY, FENCE_KEY, FIRST_CUSTOMER, WRITER, Checkpoint, Sent, StateError
+from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, FIRST_CUSTOMER, WRITER, Checkpoint, Sent, StateError
 from streamseg.worker.fetches import Record
 from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.settings import Settings
@@ -144,7 +144,7 @@ class Loaded:
 
     def _is_outdated(self, key: bytes, value: bytes) -> bool:
         known = self._pending.get(key) or self._states.get(key)
-        return known is not None and value[AGE] < known[AGE]
+        return known is not None and records.age(value) < records.age(known)
 
     def _valid(self, epoch: int) -> bool:
         """Whether a record of this epoch counts, where it stands."""

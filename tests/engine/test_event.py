@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from streamseg_engine import decode_event, decode_many, props_field
 
 from streamseg.core.errors import RejectedEvent
-from streamseg.core.event import PURCHASE, Event
+from streamseg.core.event import FINGERPRINT_BYTES, PURCHASE, Event
 from streamseg.core.units import parse_instant
 from streamseg.formats.event_json import MAX_BYTES, EventDecoder
 from streamseg.shop import MALFORMED, Shop
@@ -64,7 +64,7 @@ def _decoder(currency: str, digits: int) -> EventDecoder:
 
 def _check_name(event: Event, name: str | None, fingerprint: bytes) -> None:
     if name is None:
-        assert (event.name, fingerprint) == ("t/0/7", bytes(8))
+        assert (event.name, fingerprint) == ("t/0/7", bytes(FINGERPRINT_BYTES))
     else:
         assert (event.name, event.fingerprint) == (name, fingerprint)
 
@@ -111,7 +111,7 @@ def test_an_event_is_read_field_by_field() -> None:
     kind, customer, time, name, fingerprint, order, amount, props, attributes = native
     assert (kind, customer, name, amount) == ("purchase", "c 1", "e1", 4990)
     assert time == parse_instant("2026-02-28T23:59:59.999Z")
-    assert len(fingerprint) == 8
+    assert len(fingerprint) == FINGERPRINT_BYTES
     assert order is not None
     assert order != fingerprint
     assert attributes is None

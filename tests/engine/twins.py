@@ -252,15 +252,13 @@ def seen(partition: Partition, group: Group) -> Mapping[str, Any]:
 def plain(partition: Partition, data: bytes) -> Any:
     """A state without what is kept of tiles that have left every window: how much that is, depends on its past."""
     layout = partition._definitions.layout
-    state = records.decode_state(records.without_outbox(data), layout, layout.fingerprint.encode())
+    state = records.decode_state(records.without_outbox(data), layout)
     profile = state.profile
     for series in layout.series:
         gone = profile.positions[series.windows[-1].index]
         for column in profile.rows[series.index]:
             del column[:gone]
-        for window in series.windows:
-            profile.positions[window.index] -= gone
-    return (*records.encode_state(state, b"", 0), records.read_outbox(data), data[records.WRITER])
+    return (*records.encode_state(state, layout, 0), records.read_outbox(data), data[records.WRITER])
 
 
 def counted(partition: Partition) -> list[tuple[str, Any, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from streamseg.core.errors import RejectedEvent
-from streamseg.core.event import Event
+from streamseg.core.event import FINGERPRINT_BYTES, Event
 from streamseg.core.units import parse_instant
 from streamseg.formats.event_json import MAX_BYTES, EventDecoder
 from streamseg.formats.rejection import REASONS
@@ -284,7 +284,7 @@ def test_an_event_without_an_id_is_named_by_its_place_and_its_order_by_the_event
 
 def test_ids_that_differ_have_different_fingerprints() -> None:
     first, second = decoded(encoded(PURCHASE)), decoded(encoded(PURCHASE, id="e-2", order_id="o-2"))
-    assert len(first.fingerprint) == len(first.order) == 8
+    assert len(first.fingerprint) == len(first.order) == FINGERPRINT_BYTES
     assert (first.fingerprint, first.order) != (second.fingerprint, second.order)
     assert decoded(encoded(PURCHASE)).fingerprint == first.fingerprint
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import random
-import struct
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,7 +21,7 @@ from streamseg.core.units import DAY
 from streamseg.formats import state as records
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.messages import change_data
-from streamseg.formats.state import AGE, Checkpoint, Header, Sent, State, StateError
+from streamseg.formats.state import Checkpoint, Header, Sent, State, StateError
 from streamseg.replay import Replay
 from streamseg.shop import Shop
 
@@ -69,11 +69,10 @@ def lines(seed: int) -> list[bytes]:
 
 def stored_and_read(definitions: Definitions, profile: Profile) -> Profile:
     """What comes back of a profile when it goes through a record as a worker writes it, outbox and all."""
-    mark = definitions.layout.fingerprint.encode()
-    head, body = records.encode_state(State(profile, {"events": 7}), mark, 3)
+    head, body = records.encode_state(State(profile, {"events": 7}), definitions.layout, 3)
     record = records.record(head, body, [Sent(1, 2, b"{}")])
     assert records.without_outbox(record) == records.kept(head, body)
-    return records.decode_state(record, definitions.layout, mark).profile
+    return records.decode_state(record, definitions.layout).profile
 
 
 def replayed(definitions: Definitions, events: list[bytes], until: int, dice: random.Random | None) -> list[bytes]:
@@ -112,12 +111,12 @@ def profile(definitions: Definitions) -> Profile:
 
 
 def written(definitions: Definitions, state: State, outbox: list[Sent] | None = None) -> bytes:
-    head, body = records.encode_state(state, definitions.layout.fingerprint.encode(), 3)
+    head, body = records.encode_state(state, definitions.layout, 3)
     return records.record(head, body, outbox or [])
 
 
 def read(definitions: Definitions, data: bytes) -> State:
-    return records.decode_state(data, definitions.layout, definitions.layout.fingerprint.encode())
+    return records.decode_state(data, definitions.layout)
 
 
 def test_everything_of_a_customer_comes_back(definitions: Definitions, profile: Profile) -> None:
@@ -136,7 +135,7 @@ def test_what_was_read_and_written_again_is_the_same_bytes(definitions: Definiti
 def test_the_header_is_told_without_reading_the_rest(definitions: Definitions, profile: Profile) -> None:
     data = written(definitions, State(profile, {"events": 41, "web": 7}, worth=-12))
     header = records.read_header(data)
-    assert header == Header(50, profile.at, profile.wake, -12, profile.version, tuple(profile.segments))
+    assert header == Header(profile.at, profile.wake, -12, tuple(profile.segments))
     new = Profile(definitions.layout, 2)
     assert records.read_header(written(definitions, State(new, {}))).segments == (UNSET, UNSET)
 
@@ -146,7 +145,7 @@ def test_the_newer_of_two_records_has_the_greater_age(definitions: Definitions, 
     newer = written(definitions, State(profile, {"events": 256}))
     profile.at += 1
     later = written(definitions, State(profile, {"events": 256}))
-    assert older[AGE] < newer[AGE] < later[AGE]
+    assert records.age(older) < records.age(newer) < records.age(later)
 
 
 def test_changes_travel_in_the_outbox_byte_for_byte(definitions: Definitions, profile: Profile) -> None:
@@ -179,9 +178,9 @@ def test_numbers_of_any_size_come_back_exactly(
 @pytest.mark.parametrize("form", [0, records.FORMAT + 1, 255])
 def test_a_state_of_another_format_is_refused(definitions: Definitions, profile: Profile, form: int) -> None:
     data = bytearray(written(definitions, State(profile, {"events": 1})))
-    place = struct.calcsize(">QqqqI")
-    assert data[place] == records.FORMAT
-    data[place] = form
+    assert data[0] == records.FORMAT
+    data[0] = form
+    data[36] = form
     with pytest.raises(
         StateError, match=f"a state of format {form}; this streamseg reads 1 to {records.FORMAT}: run the"
     ):
@@ -221,7 +220,7 @@ def test_a_position_rises_with_every_event_from_wherever_it_was_sent_on(
     positions = [41 + 1]
     for source, offset in (("events/0", 0), ("events/3", 7), ("events/3", 9), ("events", 42), ("web/3", 0)):
         state.offsets[source] = offset
-        positions.append(records.read_header(written(definitions, state)).position)
+        positions.append(records.age(written(definitions, state))[0])
     assert positions == sorted(set(positions))
     assert read(definitions, written(definitions, state)).offsets == state.offsets
 
@@ -233,14 +232,30 @@ class Shelf(dict[str, Profile]):
         self[customer] = profile
 
 
-def test_what_was_written_in_format_1_goes_on_exactly_as_it_would_have() -> None:
-    stored = json.loads(Path(__file__).with_name("states_of_format_1.json").read_text())
+def stored_before() -> list[tuple[int, dict[str, Any]]]:
+    """Customers of earlier versions, with the format, and the changes that time made of them."""
+    folder = Path(__file__).parent
+    return [(1, json.loads((folder / "states_of_format_1.json").read_text()))] + [
+        (2, each) for each in json.loads((folder / "states_of_format_2.json").read_text())
+    ]
+
+
+@pytest.mark.parametrize(("form", "stored"), stored_before(), ids=["1", "2, every kind of feature", "2, the starter's"])
+def test_what_was_written_in_an_earlier_format_goes_on_exactly_as_it_would_have(
+    form: int, stored: dict[str, Any]
+) -> None:
     definitions = load_definitions(stored["definitions"].encode())
     changes, shelf = list[Change](), Shelf()
-    for each in stored["customers"]:
+    for number, each in enumerate(stored["customers"]):
         record = records.in_this_format(base64.b64decode(each["record"]))
-        assert (records.epoch_of(record), records.read_outbox(record)) == (0, [Sent(1, 2, b"{}")])
-        shelf[each["customer"]] = read(definitions, record).profile
+        assert records.epoch_of(record) == (0 if form == 1 else 5)
+        assert records.read_outbox(record) == ([Sent(1, 2, b"{}")] if form == 1 or number % 2 else [])
+        state = read(definitions, records.without_outbox(record))
+        if form == 2:
+            assert (state.offsets, state.worth, state.profile.at) == (each["offsets"], each["worth"], each["at"])
+        again = written(definitions, state)
+        assert again[0] == records.FORMAT
+        shelf[each["customer"]] = read(definitions, again).profile
         assert (shelf[each["customer"]].segments, shelf[each["customer"]].wake) == (each["segments"], each["wake"])
     segmenter = Segmenter(definitions, shelf, changes.append)
     segmenter.clock = stored["clock"]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import RejectedEvent
-from streamseg.core.event import CONTROL, PROFILE, PURCHASE, REFUND, Event
+from streamseg.core.event import CONTROL, FINGERPRINT_BYTES, PROFILE, PURCHASE, REFUND, Event
 from streamseg.core.profile import Profile
 from streamseg.core.segmenter import Segmenter
 from streamseg.core.units import DAY, MAX_AMOUNT, Instant
@@ -94,8 +94,8 @@ def _check_event(decoded: Event, data: bytes) -> None:
     assert 0 <= decoded.time <= LATEST
     assert decoded.amount is None or (type(decoded.amount) is int and 0 <= decoded.amount <= MAX_AMOUNT)
     assert decoded.amount is not None or decoded.type != PURCHASE
-    assert len(decoded.fingerprint) == 8
-    assert len(decoded.order) == (8 if decoded.type in (PURCHASE, REFUND) else 0)
+    assert len(decoded.fingerprint) == FINGERPRINT_BYTES
+    assert len(decoded.order) == (FINGERPRINT_BYTES if decoded.type in (PURCHASE, REFUND) else 0)
     assert isinstance(decoded.props, Mapping)
     assert decoded.type == PROFILE or not decoded.attributes
     assert all(isinstance(value, str | int | float | None) for value in decoded.attributes.values())
@@ -106,13 +106,12 @@ def _apply(definitions: Definitions, events: list[Event], until: Instant) -> Non
     changes: list[Change] = []
     shelf = _Shelf()
     segmenter = Segmenter(definitions, shelf, changes.append)
-    mark = definitions.layout.fingerprint.encode()
     for each in events:
         segmenter.take(each)
     for customer, profile in shelf.items():
-        head, body = records.encode_state(State(profile, {"t": 7}), mark, 1)
+        head, body = records.encode_state(State(profile, {"t": 7}), definitions.layout, 1)
         stored = records.in_this_format(records.record(head, body, [Sent(1, 2, b"{}")]))
-        back = records.decode_state(stored, definitions.layout, mark).profile
+        back = records.decode_state(stored, definitions.layout).profile
         back.queued = profile.queued
         shelf[customer] = back
     segmenter.advance(until)
@@ -154,11 +153,10 @@ def stored_states() -> tuple[bytes, ...]:
     definitions = every_feature()
     shelf = _Shelf()
     segmenter = Segmenter(definitions, shelf, lambda _: None)
-    mark = definitions.layout.fingerprint.encode()
     found = []
     for number, each in enumerate(EVENTS):
         segmenter.take(_decoder().decode(each, "t/0/", number))
-        head, body = records.encode_state(State(shelf["c"], {"t": number}), mark, 3)
+        head, body = records.encode_state(State(shelf["c"], {"t": number}), definitions.layout, 3)
         found += [records.record(head, body, []), records.record(head, body, [Sent(number, NOW, b'{"to":"x"}')])]
     checkpoint = records.Checkpoint(5, 5, NOW, {"t": 4}, -1, definitions.hash)
     return (*found, records.encode_checkpoint(checkpoint), records.encode_fence(3))
@@ -175,7 +173,7 @@ def state(data: bytes) -> str:
     _ = records.read_header(data), records.epoch_of(data), records.has_outbox(data), records.summary(data)
     try:
         records.read_outbox(data)
-        records.decode_state(records.without_outbox(data), definitions.layout, definitions.layout.fingerprint.encode())
+        records.decode_state(records.without_outbox(data), definitions.layout)
     except StateError:
         return "broken"
     return "read"

@@ -123,7 +123,7 @@ def test_a_stored_record_with_some_bytes_overwritten_is_read_or_refused(data: by
 
 
 @SHORT
-@given(st.sampled_from(oracles.stored_states()[:8]), st.integers(0, 14), ANYTHING)
+@given(st.sampled_from(oracles.stored_states()[:8]), st.integers(0, 8), ANYTHING)
 def test_a_state_with_a_part_replaced_is_read_or_refused(data: bytes, place: int, part: Any) -> None:
     head, content = _parts(data)
     content[place] = part

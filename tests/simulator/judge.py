@@ -274,13 +274,13 @@ class Judge:
     def _states(self, number: int) -> dict[str, list[Kept]]:
         """Each customer's states, as far as they count."""
         found: defaultdict[str, list[Kept]] = defaultdict(list)
-        mark, epoch = self._definitions.layout.fingerprint.encode(), 0
+        epoch = 0
         for record in self._logs[CHANGELOG, number]:
             key, value = record.key or b"", record.value or b""
             if key == FENCE_KEY:
                 epoch = max(epoch, records.read_fence(value))
             elif key != CHECKPOINT_KEY and records.epoch_of(value) >= epoch:
-                state = records.decode_state(value, self._definitions.layout, mark)
+                state = records.decode_state(value, self._definitions.layout)
                 kept = Kept(record.arrival, state.offsets, state.worth, state.profile, list(_outbox(key, value)))
                 found[key.decode()].append(kept)
         return dict(found)

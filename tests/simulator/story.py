@@ -20,6 +20,7 @@ from unittest import mock
 
 from streamseg.core import profile
 from streamseg.core.errors import TryAgainError
+from streamseg.core.event import FINGERPRINT_BYTES
 from streamseg.core.units import Instant
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.state import FENCE_KEY, FIRST_CUSTOMER
@@ -87,9 +88,9 @@ schemes:
         when: since(any) <= 45s
 """)
 CUSTOMERS = 6
-REMEMBERED_BYTES = 8, 24
-"""Of the ids of a customer's latest events, 8 an id: so few that they do not hide events that come again, as orders
-would that are remembered for longer."""
+REMEMBERED_BYTES = FINGERPRINT_BYTES, 3 * FINGERPRINT_BYTES
+"""Of the ids of a customer's latest events: so few that they do not hide events that come again, as orders would that
+are remembered for longer."""
 MOST_WORKERS = 3
 QUIET_SECONDS = {Clock.STREAM: 8.0, Clock.WALL: 60.0}
 LIMIT_SECONDS = 600.0

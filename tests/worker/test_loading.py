@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +12,11 @@ import pytest
 from streamseg.core.definitions import Definitions
 from streamseg.core.profile import Profile
 from streamseg.formats import state as records
-from streamseg.formats.definitions_yaml import read_definitions
+from streamseg.formats.definitions_yaml import load_definitions, read_definitions
 from streamseg.formats.state import CHECKPOINT_KEY, FENCE_KEY, Checkpoint, Sent, State
 from streamseg.worker.loading import ForeignRecordError, Loaded
 from streamseg.worker.states import States
+from tests.docs.markdown import ROOT
 from tests.worker.running_worker import STARTER
 
 ADA = b"ada"
@@ -29,7 +32,7 @@ def state(definitions: Definitions, position: int, epoch: int) -> bytes:
     profile = Profile(definitions.layout, len(definitions.schemes))
     profile.version = position
     held = State(profile, {"events": position - 1})
-    head, body = records.encode_state(held, definitions.layout.fingerprint.encode(), epoch)
+    head, body = records.encode_state(held, definitions.layout, epoch)
     return records.record(head, body, [Sent(position, 0, b"%d by %d" % (position, epoch))])
 
 
@@ -70,7 +73,7 @@ def position(read: Loaded, customer: bytes) -> int:
     found = read.states.get(customer)
     assert found is not None
     assert not records.has_outbox(found)
-    return records.read_header(found).position
+    return records.age(found)[0]
 
 
 def told(read: Loaded) -> list[bytes]:
@@ -120,6 +123,22 @@ def test_records_tell_their_epoch_when_compaction_took_the_fence(definitions: De
     read = loaded(states, (b"bob", state(definitions, 9, 2)), (ADA, state(definitions, 3, 1)), (FENCE_KEY, fence(3)))
     assert list(read.states) == [b"bob"]
     assert (read.epoch, read.fenced_at) == (3, 2)
+
+
+def test_states_and_changes_of_an_earlier_format_count(states: States) -> None:
+    (stored, _) = json.loads((ROOT / "tests" / "formats" / "states_of_format_2.json").read_text())
+    definitions = load_definitions(stored["definitions"].encode())
+    customers = [(each["customer"].encode(), b64decode(each["record"])) for each in stored["customers"]]
+    late = [(key, value.replace(b"\x02\x00\x00\x00\x05", b"\x02\x00\x00\x00\x04", 1)) for key, value in customers[:1]]
+    read = loaded(states, (FENCE_KEY, fence(5)), *customers, *late)
+    assert (read.epoch, read.stale, list(read.shadowed)) == (5, 1, [customers[0][0]])
+    assert told(read) == [b"{}"] * 4
+    for each in stored["customers"]:
+        kept = read.states.get(each["customer"].encode())
+        assert kept is not None
+        found = records.decode_state(kept, definitions.layout)
+        assert (found.offsets, found.profile.wake) == (each["offsets"], each["wake"])
+        assert records.age(kept) == (sum(each["offsets"].values()) + len(each["offsets"]), each["at"])
 
 
 FOREIGN = {

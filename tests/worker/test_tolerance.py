@@ -102,8 +102,8 @@ def stored_and_read(rejections: Rejections) -> Rejections:
 
 def test_a_checkpoint_of_a_version_without_counts_is_read_as_one_that_counted_nothing() -> None:
     stored = records.encode_checkpoint(Checkpoint(1, 1, 0, {"events": 5}, -1, ""))
-    old = b"\x99" + stored[1:].removesuffix(b"\x80\xa0")  # an array of nine, without the last two
-    assert (stored[:1], stored[-2:]) == (b"\x9b", b"\x80\xa0")
+    old = b"\x99" + stored[1:].removesuffix(b"\x80\xa0\xff")  # an array of nine, without the last three
+    assert (stored[:1], stored[-3:]) == (b"\x9c", b"\x80\xa0\xff")
     assert records.read_checkpoint(old) == records.read_checkpoint(stored)
 
 
