@@ -750,12 +750,21 @@ impl Engine {
 
     /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the
     /// instant of the event that caused each, states to keep, gains of the census, new customers, and sizes of states
-    /// above `large`.
+    /// above `large`. Assignments that were `told` before come first; they are taken out of there.
+    #[pyo3(signature = (large, told = None))]
     #[allow(clippy::type_complexity)]
-    fn complete<'py>(&mut self, py: Python<'py>, large: usize) -> PyResult<Bound<'py, PyTuple>> {
+    fn complete<'py>(
+        &mut self,
+        py: Python<'py>,
+        large: usize,
+        told: Option<&Bound<'py, Records>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
         let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
         let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
+        if let Some(told) = told {
+            std::mem::swap(&mut current, &mut told.borrow_mut());
+        }
         let entries = PyList::empty(py);
         for &place in &self.told {
             let slot = &self.slots[place];

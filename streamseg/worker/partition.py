@@ -346,14 +346,26 @@ class Partition:
 
     async def _fold_arrived(self) -> None:
         while self._batches and not self._stopping:
-            group, folded = Group(), 0
+            group = Group()
             self._brimming = False
-            while self._batches and folded < self.group_events and not (self._brimming or self._closing):
-                folded += self._fold(group, self._batches[0])
-                await asyncio.sleep(0)
+            self._show_due(group)
+            await self._fill(group)
             await self._hand_on(group)
             await self._tell_again()
             await self._fill_view()
+
+    async def _fill(self, group: Group) -> None:
+        """Folds what comes into a group, until that can be written: one that waits is worth more as it grows."""
+        folded = 0
+        while folded < self.group_events and not (self._brimming or self._stopping):
+            if self._batches:
+                folded += self._fold(group, self._batches[0])
+                await asyncio.sleep(0)
+            elif self._writing:
+                await self._work.wait()
+                self._work.clear()
+            if not (self._batches or self._writing):
+                return
 
     async def _hand_on(self, group: Group, *, always: bool = False) -> None:
         """Completes a group and queues it to be written; waits while two are queued already."""
@@ -374,15 +386,19 @@ class Partition:
             await self._hand_on(Group())
 
     async def _refresh(self) -> None:
-        """Tells of forecasts that moved though no segment did."""
-        before = self._shell.monotonic() - REFRESH_AFTER
-        while not self._batches and not self._closing:
-            due = self._take_stale(before)
-            if not due:
-                return
+        """Tells of forecasts that moved though no segment did, and no group comes that could tell of them."""
+        while not (self._batches or self._writing or self._closing):
             group = Group()
-            self._show(group, due, told=True)
+            if not self._show_due(group):
+                return
             await self._hand_on(group)
+
+    def _show_due(self, group: Group) -> bool:
+        """Adds some such forecasts to a group that is empty yet."""
+        due = self._take_stale(self._shell.monotonic() - REFRESH_AFTER)
+        if due:
+            self._show(group, due, told=True)
+        return bool(due)
 
     async def _tell_again(self) -> None:
         """Tells of customers of whom somebody else may have had the last word."""
@@ -661,6 +677,7 @@ class Partition:
                     return
                 await self._current.look()
                 self._writing -= 1
+                self._work.set()
                 if self._shell.monotonic() >= self._checkpoint_due:
                     await self._write_checkpoint()
             if await self._owned():
