@@ -483,6 +483,10 @@ fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
 
 /// What is found in the states that are taken over.
 #[derive(Default)]
+fn text(key: &[u8]) -> PyResult<&str> {
+    std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
 struct Loaded {
     customers: usize,
     gains: Gains,
@@ -749,8 +753,8 @@ impl Engine {
     }
 
     /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the
-    /// instant of the event that caused each, states to keep, gains of the census, new customers, and sizes of states
-    /// above `large`. Assignments that were `told` before come first; they are taken out of there.
+    /// instant of the event that caused each and its customer, states to keep, gains of the census, new customers,
+    /// and sizes of states above `large`. Assignments that were `told` before come first; they are taken out of there.
     #[pyo3(signature = (large, told = None))]
     #[allow(clippy::type_complexity)]
     fn complete<'py>(
@@ -773,7 +777,7 @@ impl Engine {
             }
             let Some(told) = &slot.told else { continue };
             let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
-            entries.append((PyBytes::new(py, &packed), told.caused))?;
+            entries.append((PyBytes::new(py, &packed), told.caused, text(&slot.key)?))?;
             for (version, at, data) in &told.outbox {
                 push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
             }
@@ -867,7 +871,7 @@ impl Engine {
                 Err(Unsure) => left.append(&customer)?,
                 Ok(()) => {
                     let packed = self.show(key, &profile, &found, &[], told.then_some(&mut current))?;
-                    entries.append((PyBytes::new(py, &packed), py.None()))?;
+                    entries.append((PyBytes::new(py, &packed), py.None(), text(key)?))?;
                 }
             }
         }
@@ -886,7 +890,7 @@ impl Engine {
         moves: &[Counted],
         current: Option<&mut Records>,
     ) -> PyResult<Vec<u8>> {
-        let customer = std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let customer = text(key)?;
         if let Some(current) = current {
             let data = current_data(&self.plan, customer, profile, ahead);
             current.push(Some(key), Some(&data), &[(b"content-type", b"application/json")]);
