@@ -19,11 +19,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
@@ -41,7 +41,7 @@ logger = logging.getLogger("streamseg.worker")
 
 SOON = 400
 """Customers in one script at most whom events have moved, before some of the others have their turn."""
-LATER = 200
+LATER = 100
 """Those at most whom only time has moved: some milliseconds, which what events cause may have to wait for."""
 BACKLOG = 200_000
 """Assignments that may wait for a Redis that is away; above it, reading of events slows down."""
@@ -71,8 +71,9 @@ class Entries:
     """
 
     def __init__(self) -> None:
-        self._soon: dict[str, list[tuple[Entry | PackedEntry, Waiting]]] = {}
-        self._later: dict[str, list[tuple[Entry | PackedEntry, Waiting]]] = {}
+        # Of a plain dict the first key is found behind all that were taken off.
+        self._soon = OrderedDict[str, list[tuple[Entry | PackedEntry, Waiting]]]()
+        self._later = OrderedDict[str, list[tuple[Entry | PackedEntry, Waiting]]]()
 
     def add(self, waiting: Waiting) -> None:
         """Takes all of a parcel."""
@@ -88,8 +89,8 @@ class Entries:
         return [
             each
             for waiting, most in ((self._soon, SOON), (self._later, LATER))
-            for customer in list(islice(waiting, most))
-            for each in waiting.pop(customer)
+            for _ in range(min(most, len(waiting)))
+            for each in waiting.popitem(last=False)[1]
         ]
 
 
