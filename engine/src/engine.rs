@@ -101,8 +101,6 @@ enum Home {
 enum End {
     /// The next event is for Python.
     Python,
-    /// The group has to be written first.
-    Brimming,
     /// A deadline is for Python.
     Deadline(i64, Key),
 }
@@ -252,6 +250,18 @@ impl Engine {
         Ok(Some(true))
     }
 
+    /// Fires what a customer has until an event of it, before what others have; gives what is for Python.
+    fn pass_own(&mut self, py: Python, place: usize, time: i64) -> PyResult<Option<(i64, Key)>> {
+        let now = self.slots[place].profile.moving.at.max(self.clock).max(time);
+        while self.slots[place].profile.wake <= now {
+            let (due, key) = (self.slots[place].profile.wake, self.slots[place].key.clone());
+            if self.fire(py, due, &key)?.is_none() {
+                return Ok(Some((due, key)));
+            }
+        }
+        Ok(None)
+    }
+
     fn restore(&mut self, place: usize, before: Option<Profile>) -> PyResult<()> {
         let before = before.ok_or_else(|| PyRuntimeError::new_err("the compiled core did not expect to be unsure"))?;
         self.slots[place].profile = before;
@@ -355,7 +365,6 @@ impl Engine {
         } else {
             self.late.extend(moves.iter().map(|_| now));
             self.by_time += moves.len();
-            self.brimming |= self.by_time >= self.deadlines_at_once;
         }
         told.ahead = found;
         self.brimming |= told.size > self.outbox_bytes;
@@ -405,11 +414,10 @@ impl Engine {
                 return Ok(Some(End::Python));
             }
         }
-        if self.deadlines.next() <= event.time {
-            match self.pass(py, event.time, self.deadlines_at_once)? {
-                Passed::Done => {}
-                Passed::Left => return Ok(Some(End::Brimming)),
-                Passed::Python(due, key) => return Ok(Some(End::Deadline(due, key))),
+        let room = self.deadlines_at_once.saturating_sub(self.by_time);
+        if room > 0 && self.deadlines.next() <= event.time {
+            if let Passed::Python(due, key) = self.pass(py, event.time, room)? {
+                return Ok(Some(End::Deadline(due, key)));
             }
             found = self.find(py, customer.as_bytes())?;
         }
@@ -424,6 +432,9 @@ impl Engine {
                 self.clock = self.clock.max(event.time);
                 counts.add(class, "replayed");
                 return Ok(None);
+            }
+            if let Some((due, key)) = self.pass_own(py, place, event.time)? {
+                return Ok(Some(End::Deadline(due, key)));
             }
         }
         let (taken, place) = self.take(customer, known, &event, &name)?;
@@ -472,6 +483,10 @@ fn class_of(kind: &str) -> &str {
     }
 }
 
+fn text(key: &[u8]) -> PyResult<&str> {
+    std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
 fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
     let Some(worth) = &plan.worth else { return Ok(0) };
     let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
@@ -483,10 +498,6 @@ fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
 
 /// What is found in the states that are taken over.
 #[derive(Default)]
-fn text(key: &[u8]) -> PyResult<&str> {
-    std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))
-}
-
 struct Loaded {
     customers: usize,
     gains: Gains,
@@ -637,7 +648,6 @@ impl Engine {
                 None if self.brimming => return Ok((place + 1 - start, "brimming", None, counts.0)),
                 None => {}
                 Some(End::Python) => return Ok((place - start, "python", None, counts.0)),
-                Some(End::Brimming) => return Ok((place - start, "brimming", None, counts.0)),
                 Some(End::Deadline(due, key)) => {
                     let deadline = Some((due, PyBytes::new(py, &key)));
                     return Ok((place - start, "deadline", deadline, counts.0));

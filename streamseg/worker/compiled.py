@@ -41,9 +41,9 @@ from streamseg.worker.tolerance import Tally
 if TYPE_CHECKING:
     from streamseg_engine import Engine
 
-FOLD_EVENTS = 2_000
+FOLD_EVENTS = 500
 GROUP_EVENTS = 16_000
-GROUP_DEADLINES = 2_000
+GROUP_DEADLINES = 500
 """See partition.py: in as much time there is room for more."""
 
 HandOver = Callable[[str, Told], None]

@@ -63,7 +63,7 @@ GROUP_EVENTS = 4_000
 FOLD_EVENTS = 500
 """Events folded in one go: some tens of milliseconds, after which others have a turn."""
 GROUP_DEADLINES = 500
-"""Changes by time in a group, about, and deadlines that one event may let fire in it."""
+"""Changes by time in a group, about: events do not wait for more of them, only for their own customer's."""
 WAITING_EVENTS = 30_000
 """Above this the partition is not fetched any more until it has caught up."""
 REFRESHED = 200
@@ -376,11 +376,13 @@ class Partition:
         await asyncio.sleep(0)
 
     async def _pass_time(self) -> None:
-        """Moves the clock to the wall clock, if the partition has been read to its end."""
-        while self._wall and not self._closing and not self._batches and self._shell.caught_up(self.number):
-            now = self._shell.wall_clock()
+        """Moves the clock to the wall clock, if the partition has been read to its end; else fires what events left."""
+        while not (self._closing or self._batches):
+            now = self.segmenter.clock
+            if self._wall and self._shell.caught_up(self.number):
+                now = max(now, self._shell.wall_clock())
             if self.segmenter.next_deadline > now:
-                self.segmenter.clock = max(self.segmenter.clock, now)
+                self.segmenter.clock = now
                 return
             self.segmenter.advance(now, self.group_deadlines)
             await self._hand_on(Group())
@@ -517,7 +519,7 @@ class Partition:
     def _take(self, topic: str, record: EventRecord, latest: Instant | None, group: Group) -> Taken | None:
         """Applies one event, or sends it on; returns its class and what became of it.
 
-        None: more deadlines come before it, or it is one rejected event too many.
+        None: it is one rejected event too many.
         """
         try:
             event = self._decoder.decode(record.value, self._places[topic], record.offset, latest)
@@ -546,7 +548,7 @@ class Partition:
             return self._reject(error, topic, origin, record, group)
         self.segmenter.observed_from = max(self.segmenter.observed_from, observed_from)
         taken = self._apply(event, state, origin.source, origin.offset)
-        if taken is not None and taken[1] == DUPLICATE:
+        if taken[1] == DUPLICATE:
             # Should it be sent on again, the customer may have forgotten the id by then.
             self.customers.rewrite(event.customer)
             self.customers.applied(event.customer, origin.source, origin.offset)
@@ -581,16 +583,16 @@ class Partition:
         group.sent_on.setdefault(target, []).append((customer, record.value, headers))
         return _class_of(event), "rekeyed"
 
-    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> Taken | None:
+    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> Taken:
         """Applies an event of a customer of ours, unless it was already; its position is kept under that name."""
-        if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
-            return None
+        if self.segmenter.next_deadline <= event.time and self._by_time < self.group_deadlines:
+            self.segmenter.advance(event.time, self.group_deadlines - self._by_time)
         type_class = _class_of(event)
         if state is not None and offset <= state.offsets.get(position, -1):
-            self.segmenter.advance(event.time)
+            self.segmenter.clock = max(self.segmenter.clock, event.time)
             return type_class, "replayed"
         self._note_stale(event.customer)
-        result = self.segmenter.take(event)
+        result = self.segmenter.overtake(event)
         if result != DUPLICATE:
             self.customers.applied(event.customer, position, offset)
         return type_class, result
@@ -613,8 +615,6 @@ class Partition:
         self._changed[change.scheme, change.origin or "", change.target or "", change.reason._value_] += 1
         if change.reason is Reason.TIME:
             self._by_time += 1
-            if self._by_time >= self.group_deadlines:
-                self._brimming = True
         if self._wall and change.reason is Reason.TIME:
             self._metrics.deadline_lateness.observe(max(0, self._shell.wall_clock() - change.at) / 1000)
 
