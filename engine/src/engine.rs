@@ -92,8 +92,6 @@ enum Stored {
 enum End {
     /// The next event is for Python.
     Python,
-    /// The group has to be written first.
-    Brimming,
     /// A deadline is for Python.
     Deadline(i64, Number),
 }
@@ -275,6 +273,18 @@ impl Engine {
         Ok(Some(true))
     }
 
+    /// Fires what a customer has until an event of it, before what others have; gives what is for Python.
+    fn pass_own(&mut self, py: Python, place: usize, time: i64) -> PyResult<Option<(i64, Number)>> {
+        let now = self.slots[place].profile.moving.at.max(self.clock).max(time);
+        while self.slots[place].profile.wake <= now {
+            let (due, number) = (self.slots[place].profile.wake, self.slots[place].number);
+            if self.fire(py, due, number)?.is_none() {
+                return Ok(Some((due, number)));
+            }
+        }
+        Ok(None)
+    }
+
     fn restore(&mut self, place: usize, before: Option<Profile>) -> PyResult<()> {
         let before = before.ok_or_else(|| PyRuntimeError::new_err("the compiled core did not expect to be unsure"))?;
         self.slots[place].profile = before;
@@ -387,7 +397,6 @@ impl Engine {
         } else {
             self.late.extend(moves.iter().map(|_| now));
             self.by_time += moves.len();
-            self.brimming |= self.by_time >= self.deadlines_at_once;
         }
         told.ahead = found;
         self.brimming |= told.size > self.outbox_bytes;
@@ -437,11 +446,10 @@ impl Engine {
                 return Ok(Some(End::Python));
             }
         }
-        if self.deadlines.next() <= event.time {
-            match self.pass(py, event.time, self.deadlines_at_once)? {
-                Passed::Done => {}
-                Passed::Left => return Ok(Some(End::Brimming)),
-                Passed::Python(due, number) => return Ok(Some(End::Deadline(due, number))),
+        let room = self.deadlines_at_once.saturating_sub(self.by_time);
+        if room > 0 && self.deadlines.next() <= event.time {
+            if let Passed::Python(due, number) = self.pass(py, event.time, room)? {
+                return Ok(Some(End::Deadline(due, number)));
             }
             found = self.find(py, customer.as_bytes())?;
         }
@@ -456,6 +464,9 @@ impl Engine {
                 self.clock = self.clock.max(event.time);
                 counts.add(class, "replayed");
                 return Ok(None);
+            }
+            if let Some((due, key)) = self.pass_own(py, place, event.time)? {
+                return Ok(Some(End::Deadline(due, key)));
             }
         }
         let (taken, place) = self.take(py, customer, known, &event, &name)?;
@@ -502,6 +513,10 @@ fn class_of(kind: &str) -> &str {
         "purchase" | "refund" | "profile" | "merge" | "erase" => kind,
         _ => "engagement",
     }
+}
+
+fn text(key: &[u8]) -> PyResult<&str> {
+    std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// What a customer is worth at `now`, where it is; nothing if that is not known.
@@ -665,7 +680,6 @@ impl Engine {
                 None if self.brimming => return Ok((place + 1 - start, "brimming", None, counts.0)),
                 None => {}
                 Some(End::Python) => return Ok((place - start, "python", None, counts.0)),
-                Some(End::Brimming) => return Ok((place - start, "brimming", None, counts.0)),
                 Some(End::Deadline(due, number)) => {
                     let deadline = Some((due, self.key(py, number)));
                     return Ok((place - start, "deadline", deadline, counts.0));
@@ -791,13 +805,22 @@ impl Engine {
     }
 
     /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the
-    /// instant of the event that caused each, states to keep, gains of the census, new customers, and sizes of states
-    /// above `large`.
+    /// instant of the event that caused each and its customer, states to keep, gains of the census, new customers,
+    /// and sizes of states above `large`. Assignments that were `told` before come first; they are taken out of there.
+    #[pyo3(signature = (large, told = None))]
     #[allow(clippy::type_complexity)]
-    fn complete<'py>(&mut self, py: Python<'py>, large: usize) -> PyResult<Bound<'py, PyTuple>> {
+    fn complete<'py>(
+        &mut self,
+        py: Python<'py>,
+        large: usize,
+        told: Option<&Bound<'py, Records>>,
+    ) -> PyResult<Bound<'py, PyTuple>> {
         let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
         let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
         let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
+        if let Some(told) = told {
+            std::mem::swap(&mut current, &mut told.borrow_mut());
+        }
         let entries = PyList::empty(py);
         for &place in &self.told {
             let slot = &self.slots[place];
@@ -806,7 +829,7 @@ impl Engine {
             }
             let Some(told) = &slot.told else { continue };
             let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
-            entries.append((PyBytes::new(py, &packed), told.caused))?;
+            entries.append((PyBytes::new(py, &packed), told.caused, text(&slot.key)?))?;
             for (version, at, data) in &told.outbox {
                 push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
             }
@@ -890,7 +913,7 @@ impl Engine {
                 Err(Unsure) => left.append(&customer)?,
                 Ok(()) => {
                     let packed = self.show(key, &profile, &found, &[], told.then_some(&mut current))?;
-                    entries.append((PyBytes::new(py, &packed), py.None()))?;
+                    entries.append((PyBytes::new(py, &packed), py.None(), text(key)?))?;
                 }
             }
         }
@@ -909,7 +932,7 @@ impl Engine {
         moves: &[Counted],
         current: Option<&mut Records>,
     ) -> PyResult<Vec<u8>> {
-        let customer = std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let customer = text(key)?;
         if let Some(current) = current {
             let data = current_data(&self.plan, customer, profile, ahead);
             current.push(Some(key), Some(&data), &[(b"content-type", b"application/json")]);

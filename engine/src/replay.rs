@@ -10,20 +10,24 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::deadline::Deadlines;
-use crate::engine::{worth, Key};
-use crate::event::{decode, Event, Settings};
+use crate::engine::worth;
+use crate::event::{decode, digest, Event, Settings};
 use crate::message::{change_data, current_data, Told};
 use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile, UNSET};
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::state::{decode as decode_state, encode};
+use crate::states::{Number, States};
 use crate::Unsure;
+
+/// The id of a customer.
+type Key = Arc<[u8]>;
 
 struct Customer {
     key: Key,
+    number: Number,
     profile: Profile,
 }
 
@@ -92,6 +96,8 @@ pub struct Replay {
     changes: u64,
     results: Results,
     deadlines: Deadlines,
+    /// Whose the deadlines are. It keeps no states.
+    names: States,
     customers: Vec<Customer>,
     index: HashMap<Key, usize>,
     /// Places of customers that went to Python.
@@ -118,13 +124,14 @@ impl Replay {
     }
 
     fn place(&mut self, key: Key, profile: Profile) -> usize {
+        let customer = Customer { key: key.clone(), number: self.names.named(&key), profile };
         let place = match self.free.pop() {
             Some(place) => {
-                self.customers[place] = Customer { key: key.clone(), profile };
+                self.customers[place] = customer;
                 place
             }
             None => {
-                self.customers.push(Customer { key: key.clone(), profile });
+                self.customers.push(customer);
                 self.customers.len() - 1
             }
         };
@@ -145,9 +152,12 @@ impl Replay {
             if self.made.len() >= most {
                 return Ok(Some(Stop::Full));
             }
-            let Some((due, key, is_due)) = self.deadlines.pop() else { break };
-            if is_due && !self.fire(due, &key)? {
-                return Ok(Some(Stop::Deadline(due, key)));
+            let Some((due, number, is_due)) = self.deadlines.pop(&self.names) else { break };
+            if is_due {
+                let key = self.names.key(number).into();
+                if !self.fire(due, &key)? {
+                    return Ok(Some(Stop::Deadline(due, key)));
+                }
             }
         }
         self.clock = self.clock.max(now);
@@ -205,7 +215,7 @@ impl Replay {
             Some(name) => Cow::Borrowed(name),
             None => {
                 let name = format!("line:{number}");
-                event.fingerprint = xxh3_64(name.as_bytes()).to_be_bytes();
+                event.fingerprint = digest(&name);
                 Cow::Owned(name)
             }
         };
@@ -264,21 +274,21 @@ impl Replay {
     /// Evaluates at `now`, where the customer is, writes what moved, and sets the next deadline.
     fn settle(&mut self, place: usize, now: i64, cause: Option<(&str, i64)>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
-        let Customer { key, profile } = &mut self.customers[place];
-        decide(&plan, &profile.kept, &mut profile.moving, now, &mut self.moves)?;
+        let Customer { number, profile, .. } = &mut self.customers[place];
+        decide(&plan, &profile.kept, &mut profile.moving, now, &mut self.moves, &mut self.ahead.spare)?;
         profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
         profile.worth = worth(&plan, profile, now)?;
-        let (wake, key) = (profile.wake, key.clone());
+        let (wake, number) = (profile.wake, *number);
         if !self.moves.is_empty() {
             self.tell(place, now, cause)?;
         }
-        self.deadlines.queue(&key, wake);
+        self.deadlines.queue(number, wake, &self.names);
         Ok(())
     }
 
     fn tell(&mut self, place: usize, now: i64, cause: Option<(&str, i64)>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
-        let Customer { key, profile } = &mut self.customers[place];
+        let Customer { key, profile, .. } = &mut self.customers[place];
         forecast(&plan, profile, now, &mut self.ahead, &mut self.found)?;
         let customer = std::str::from_utf8(key).map_err(|_| Unsure)?;
         let mut lines = vec![];
@@ -303,7 +313,6 @@ impl Replay {
     }
 
     fn key(&self, customer: &[u8]) -> Key {
-        // The key there is, if there is one: it is shared with the deadlines.
         self.index.get_key_value(customer).map_or_else(|| customer.into(), |(key, _)| key.clone())
     }
 }
@@ -340,6 +349,7 @@ impl Replay {
             changes: 0,
             results: Results::default(),
             deadlines: Deadlines::default(),
+            names: States::default(),
             customers: vec![],
             index: HashMap::new(),
             free: vec![],
@@ -437,8 +447,8 @@ impl Replay {
 
     /// Expects to wake a customer of Python's.
     fn queue(&mut self, customer: &[u8], wake: i64) {
-        let key = self.elsewhere.get(customer).cloned().unwrap_or_else(|| customer.into());
-        self.deadlines.queue(&key, wake);
+        let number = self.names.named(customer);
+        self.deadlines.queue(number, wake, &self.names);
     }
 
     // What it comes to, of the customers that are here

@@ -104,11 +104,15 @@ class Segmenter:
                 profile.queued = 0
                 self._queue(customer, profile)
             return False
-        self.clock = max(self.clock, due)
         profile.queued = 0
+        self._pass(customer, profile, due)
+        return True
+
+    def _pass(self, customer: str, profile: Profile, due: Instant) -> None:
+        """Lets time pass for a customer until a deadline, and evaluates it there."""
+        self.clock = max(self.clock, due)
         advance(self.definitions.layout, profile, due)
         self._settle(customer, profile, due, Reason.TIME, None)
-        return True
 
     def _queue(self, customer: str, profile: Profile) -> None:
         """Puts the deadline on the heap, unless an earlier one is there already and will put it off when it comes."""
@@ -119,15 +123,23 @@ class Segmenter:
 
     def take(self, event: Event) -> Result:
         """Moves the clock to the event, applies it at its own time, and evaluates its customer."""
-        customer, time, definitions = event.customer, event.time, self.definitions
-        if self._deadlines and self._deadlines[0][0] <= time:
-            self.advance(time)
-        elif time > self.clock:
-            self.clock = time
+        if self._deadlines and self._deadlines[0][0] <= event.time:
+            self.advance(event.time)
+        return self.overtake(event)
+
+    def overtake(self, event: Event) -> Result:
+        """The same, but deadlines of others may be left to fire later; those of the customer fire before it.
+
+        To each customer happens the same, in the same order.
+        """
+        customer, definitions = event.customer, self.definitions
+        self.clock = max(self.clock, event.time)
         profile = self._shelf.get(customer)
         if profile is None:
             profile = Profile(definitions.layout, self._schemes)
         now = max(profile.at, self.clock)
+        while profile.wake <= now:
+            self._pass(customer, profile, profile.wake)
         if is_duplicate(profile, event, now, definitions.refund_window):
             return DUPLICATE
         if now >= profile.expires:

@@ -41,9 +41,9 @@ from streamseg.worker.tolerance import Tally
 if TYPE_CHECKING:
     from streamseg_engine import Engine
 
-FOLD_EVENTS = 2_000
+FOLD_EVENTS = 500
 GROUP_EVENTS = 16_000
-GROUP_DEADLINES = 2_000
+GROUP_DEADLINES = 500
 """See partition.py: in as much time there is room for more."""
 
 HandOver = Callable[[str, Told], None]
@@ -288,7 +288,7 @@ class CompiledPartition(Partition):
     def _complete(self, group: Group) -> None:
         super()._complete(group)
         customers, engine = self.customers, self.customers.engine
-        states, changes, current, entries, kept, gains, new, large = engine.complete(MAX_STATE_BYTES)
+        states, changes, current, entries, kept, gains, new, large = engine.complete(MAX_STATE_BYTES, group.told)
         customers.kept(kept)
         customers.gain(gains, new)
         self._metrics.large_states.inc(large)
@@ -297,8 +297,6 @@ class CompiledPartition(Partition):
         for made, own in ((states, group.states), (changes, group.changes), (current, group.current)):
             for key, value, headers in own if isinstance(own, list) else ():
                 made.push(key, value, headers)
-        for key, value, headers in group.told.items() if group.told is not None else ():
-            current.push(key, value, headers)
         group.states, group.changes, group.current = states, changes, current
         group.counts = customers.census.counts()
 

@@ -63,7 +63,7 @@ GROUP_EVENTS = 4_000
 FOLD_EVENTS = 500
 """Events folded in one go: some tens of milliseconds, after which others have a turn."""
 GROUP_DEADLINES = 500
-"""Changes by time in a group, about, and deadlines that one event may let fire in it."""
+"""Changes by time in a group, about: events do not wait for more of them, only for their own customer's."""
 WAITING_EVENTS = 30_000
 """Above this the partition is not fetched any more until it has caught up."""
 REFRESHED = 200
@@ -346,14 +346,26 @@ class Partition:
 
     async def _fold_arrived(self) -> None:
         while self._batches and not self._stopping:
-            group, folded = Group(), 0
+            group = Group()
             self._brimming = False
-            while self._batches and folded < self.group_events and not (self._brimming or self._closing):
-                folded += self._fold(group, self._batches[0])
-                await asyncio.sleep(0)
+            self._show_due(group)
+            await self._fill(group)
             await self._hand_on(group)
             await self._tell_again()
             await self._fill_view()
+
+    async def _fill(self, group: Group) -> None:
+        """Folds what comes into a group, until that can be written: one that waits is worth more as it grows."""
+        folded = 0
+        while folded < self.group_events and not (self._brimming or self._stopping):
+            if self._batches:
+                folded += self._fold(group, self._batches[0])
+                await asyncio.sleep(0)
+            elif self._writing:
+                await self._work.wait()
+                self._work.clear()
+            if not (self._batches or self._writing):
+                return
 
     async def _hand_on(self, group: Group, *, always: bool = False) -> None:
         """Completes a group and queues it to be written; waits while two are queued already."""
@@ -364,25 +376,31 @@ class Partition:
         await asyncio.sleep(0)
 
     async def _pass_time(self) -> None:
-        """Moves the clock to the wall clock, if the partition has been read to its end."""
-        while self._wall and not self._closing and not self._batches and self._shell.caught_up(self.number):
-            now = self._shell.wall_clock()
+        """Moves the clock to the wall clock, if the partition has been read to its end; else fires what events left."""
+        while not (self._closing or self._batches):
+            now = self.segmenter.clock
+            if self._wall and self._shell.caught_up(self.number):
+                now = max(now, self._shell.wall_clock())
             if self.segmenter.next_deadline > now:
-                self.segmenter.clock = max(self.segmenter.clock, now)
+                self.segmenter.clock = now
                 return
             self.segmenter.advance(now, self.group_deadlines)
             await self._hand_on(Group())
 
     async def _refresh(self) -> None:
-        """Tells of forecasts that moved though no segment did."""
-        before = self._shell.monotonic() - REFRESH_AFTER
-        while not self._batches and not self._closing:
-            due = self._take_stale(before)
-            if not due:
-                return
+        """Tells of forecasts that moved though no segment did, and no group comes that could tell of them."""
+        while not (self._batches or self._writing or self._closing):
             group = Group()
-            self._show(group, due, told=True)
+            if not self._show_due(group):
+                return
             await self._hand_on(group)
+
+    def _show_due(self, group: Group) -> bool:
+        """Adds some such forecasts to a group that is empty yet."""
+        due = self._take_stale(self._shell.monotonic() - REFRESH_AFTER)
+        if due:
+            self._show(group, due, told=True)
+        return bool(due)
 
     async def _tell_again(self) -> None:
         """Tells of customers of whom somebody else may have had the last word."""
@@ -501,7 +519,7 @@ class Partition:
     def _take(self, topic: str, record: EventRecord, latest: Instant | None, group: Group) -> Taken | None:
         """Applies one event, or sends it on; returns its class and what became of it.
 
-        None: more deadlines come before it, or it is one rejected event too many.
+        None: it is one rejected event too many.
         """
         try:
             event = self._decoder.decode(record.value, self._places[topic], record.offset, latest)
@@ -530,7 +548,7 @@ class Partition:
             return self._reject(error, topic, origin, record, group)
         self.segmenter.observed_from = max(self.segmenter.observed_from, observed_from)
         taken = self._apply(event, state, origin.source, origin.offset)
-        if taken is not None and taken[1] == DUPLICATE:
+        if taken[1] == DUPLICATE:
             # Should it be sent on again, the customer may have forgotten the id by then.
             self.customers.rewrite(event.customer)
             self.customers.applied(event.customer, origin.source, origin.offset)
@@ -565,16 +583,16 @@ class Partition:
         group.sent_on.setdefault(target, []).append((customer, record.value, headers))
         return _class_of(event), "rekeyed"
 
-    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> Taken | None:
+    def _apply(self, event: Event, state: State | None, position: str, offset: int) -> Taken:
         """Applies an event of a customer of ours, unless it was already; its position is kept under that name."""
-        if self.segmenter.next_deadline <= event.time and not self.segmenter.advance(event.time, GROUP_DEADLINES):
-            return None
+        if self.segmenter.next_deadline <= event.time and self._by_time < self.group_deadlines:
+            self.segmenter.advance(event.time, self.group_deadlines - self._by_time)
         type_class = _class_of(event)
         if state is not None and offset <= state.offsets.get(position, -1):
-            self.segmenter.advance(event.time)
+            self.segmenter.clock = max(self.segmenter.clock, event.time)
             return type_class, "replayed"
         self._note_stale(event.customer)
-        result = self.segmenter.take(event)
+        result = self.segmenter.overtake(event)
         if result != DUPLICATE:
             self.customers.applied(event.customer, position, offset)
         return type_class, result
@@ -597,8 +615,6 @@ class Partition:
         self._changed[change.scheme, change.origin or "", change.target or "", change.reason._value_] += 1
         if change.reason is Reason.TIME:
             self._by_time += 1
-            if self._by_time >= self.group_deadlines:
-                self._brimming = True
         if self._wall and change.reason is Reason.TIME:
             self._metrics.deadline_lateness.observe(max(0, self._shell.wall_clock() - change.at) / 1000)
 
@@ -661,6 +677,7 @@ class Partition:
                     return
                 await self._current.look()
                 self._writing -= 1
+                self._work.set()
                 if self._shell.monotonic() >= self._checkpoint_due:
                     await self._write_checkpoint()
             if await self._owned():

@@ -81,6 +81,7 @@ class PackedEntry(NamedTuple):
 
     data: bytes
     caused: Instant | None
+    customer: str
 
 
 def unpacked(entry: Entry | PackedEntry) -> Entry:

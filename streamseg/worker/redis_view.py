@@ -1,5 +1,7 @@
 """Current assignments in Redis: a view, written after the state is safe, never a reason to lose an event.
 
+What events cause is written before what time alone does. How far Redis is, is told by parcels in their order.
+
 Redis may lose its data: flushed, restarted empty or from an old file, failed over to a replica. It is recognised by its
 *identity*, a random mark that workers leave in it and the id of the server's run. When that has changed, every
 owner of a partition shows all of its customers again; the checkpoint says of which identity the view is whole.
@@ -17,10 +19,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from itertools import islice
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
@@ -36,7 +39,10 @@ from streamseg.worker.settings import Names
 
 logger = logging.getLogger("streamseg.worker")
 
-BATCH = 500
+SOON = 400
+"""Customers in one script at most whom events have moved, before some of the others have their turn."""
+LATER = 100
+"""Those at most whom only time has moved: some milliseconds, which what events cause may have to wait for."""
 BACKLOG = 200_000
 """Assignments that may wait for a Redis that is away; above it, reading of events slows down."""
 TIMEOUT_SECONDS = 5.0
@@ -48,6 +54,44 @@ FAILURES = (RedisError, RedisClusterException, OSError, RuntimeError)
 """RuntimeError is what uvloop raises when the cluster's client writes to a connection that it is closing itself."""
 
 T = TypeVar("T", tuple[int, int], bool)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A parcel that waits, and how many of its entries are not written yet."""
+
+    parcel: Parcel
+    left: int
+
+
+class Entries:
+    """Entries that wait: what events caused goes before the rest, each customer's in their order.
+
+    A script that has seen a version counts no move to an earlier one: so what waits of a customer stays together.
+    """
+
+    def __init__(self) -> None:
+        # Of a plain dict the first key is found behind all that were taken off.
+        self._soon = OrderedDict[str, list[tuple[Entry | PackedEntry, Waiting]]]()
+        self._later = OrderedDict[str, list[tuple[Entry | PackedEntry, Waiting]]]()
+
+    def add(self, waiting: Waiting) -> None:
+        """Takes all of a parcel."""
+        soon, later = self._soon, self._later
+        for entry in waiting.parcel.entries:
+            customer = entry.customer
+            if entry.caused is not None and customer not in soon:
+                soon[customer] = later.pop(customer, [])
+            (soon if customer in soon else later).setdefault(customer, []).append((entry, waiting))
+
+    def take(self) -> list[tuple[Entry | PackedEntry, Waiting]]:
+        """Takes off what is to be written next."""
+        return [
+            each
+            for waiting, most in ((self._soon, SOON), (self._later, LATER))
+            for _ in range(min(most, len(waiting)))
+            for each in waiting.popitem(last=False)[1]
+        ]
 
 
 async def connected(url: str, prefix: str) -> Store:
@@ -74,7 +118,8 @@ class RedisView:
         self._prefix = names.redis
         self._metrics = metrics
         self._wall = wall
-        self._queue: deque[Parcel] = deque()
+        self._queue: deque[Waiting] = deque()
+        self._entries = Entries()
         self._asked = float("-inf")
         self._whole: dict[int, str] = {}
         self._waiting = 0
@@ -110,7 +155,9 @@ class RedisView:
 
         `whole` is the identity of the Redis that then knows all customers of the partition.
         """
-        self._queue.append(Parcel(partition, shown, entries, whole, counts))
+        waiting = Waiting(Parcel(partition, shown, entries, whole, counts), len(entries))
+        self._queue.append(waiting)
+        self._entries.add(waiting)
         self._waiting += len(entries)
         self._metrics.redis_backlog.set(self._waiting)
         self._arrived.set()
@@ -167,22 +214,25 @@ class RedisView:
         await asyncio.sleep(RETRY_SECONDS)
 
     async def _write_some(self) -> None:
-        parcels, entries = [self._queue[0]], list(self._queue[0].entries)
-        for parcel in islice(self._queue, 1, None):
-            if len(entries) + len(parcel.entries) > BATCH:
-                break
-            parcels.append(parcel)
-            entries += parcel.entries
-        for start in range(0, len(entries), BATCH):
-            await self._write(entries[start : start + BATCH])
-        await self._insist(lambda store: store.count(parcels), 0)
-        for parcel in parcels:
-            self._queue.popleft()
-            self._waiting -= len(parcel.entries)
-            self._note_written(parcel)
+        taken = self._entries.take()
+        if taken:
+            await self._write([entry for entry, _ in taken])
+        for _, waiting in taken:
+            waiting.left -= 1
+        self._waiting -= len(taken)
+        await self._finish()
         self._metrics.redis_backlog.set(self._waiting)
         if self._waiting <= BACKLOG:
             self._room.set()
+
+    async def _finish(self) -> None:
+        """Notes which parcels are written, with all before them."""
+        parcels = [each.parcel for each in takewhile(lambda each: not each.left, self._queue)]
+        if parcels:
+            await self._insist(lambda store: store.count(parcels), 0)
+        for parcel in parcels:
+            self._queue.popleft()
+            self._note_written(parcel)
 
     def _note_written(self, parcel: Parcel) -> None:
         before = self._written.get(parcel.partition)

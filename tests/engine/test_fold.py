@@ -10,7 +10,7 @@ import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -37,7 +37,7 @@ from streamseg.worker.partition import Group, Partition
 from streamseg.worker.settings import Keys
 from streamseg.worker.states import States
 from tests.engine.stories import PLAIN, READINGS, RETURNS, STRANGE, Tale, supported, tales
-from tests.engine.twins import Pair, Record, compiled, fold, load, seen, stored
+from tests.engine.twins import Pair, Record, compiled, fold, items, load, pure, seen, stored
 from tests.properties.timelines import START
 
 THOROUGH = settings(
@@ -315,6 +315,34 @@ def test_deadlines_fire_a_few_in_a_group() -> None:
     pair.fold([event(20, 1, "c7", type="profile", attributes={"x": 0.5}), event(21, 1, "c8", props={"x": 1})])
     done = [pair.advance_some(START + DAY, 6) for _ in range(4)]
     assert done == [False, False, False, True]
+
+
+def all_changes(partition: Partition, records: list[Record]) -> list[Any]:
+    """Of these events, and of the deadlines that they left."""
+    groups = list(fold(partition, records))
+    while not partition.segmenter.advance(partition.segmenter.clock, 3):
+        groups.append(Group())
+        partition._complete(groups[-1])
+    groups.append(Group())
+    partition._complete(groups[-1])
+    return [each[:2] for group in groups for each in items(group.changes)]
+
+
+@pytest.mark.parametrize("make", [pure, compiled])
+def test_whoever_buys_does_not_wait_for_the_deadlines_of_others(
+    make: Callable[[Definitions], Partition], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [event(number, 0, f"c{number:02}") for number in range(20)]
+    records += [event(20 + number, 2 * MINUTE + number, f"c{number:02}") for number in (19, 5, 18, 19, 4)]
+    whole = all_changes(make(one_scheme("since(any) < 1m")), records)
+    monkeypatch.setattr(Partition, "group_deadlines", 3)
+    monkeypatch.setattr(CompiledPartition, "group_deadlines", 3)
+    monkeypatch.setattr(compiled_module, "GROUP_DEADLINES", 3)
+    few = all_changes(make(one_scheme("since(any) < 1m")), records)
+    assert few != whole
+    assert sorted(few) == sorted(whole)
+    for customer in {key for key, _ in whole}:
+        assert [each for each in few if each[0] == customer] == [each for each in whole if each[0] == customer]
 
 
 def test_a_sum_with_fractions_stays_with_python() -> None:
