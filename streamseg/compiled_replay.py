@@ -41,7 +41,6 @@ class _Shelf:
         self.taken: list[str] = []
         """Who was taken over since the core was last given lines."""
         self._definitions = definitions
-        self._mark = definitions.layout.fingerprint.encode()
         self._core = core
         self._own = own
 
@@ -51,7 +50,7 @@ class _Shelf:
         if profile is None:
             data = self._core.release(customer.encode())
             if data is not None:
-                profile = decode_state(data, self._definitions.layout, self._mark).profile
+                profile = decode_state(data, self._definitions.layout).profile
                 self.put(customer, profile)
         return profile
 
@@ -68,7 +67,7 @@ class _Shelf:
             worth = worth_of(self._definitions, profile)
             if abs(worth) > MOST_WORTH:
                 continue
-            head, body = encode_state(State(profile, {}, worth), self._mark, 0)
+            head, body = encode_state(State(profile, {}, worth), self._definitions.layout, 0)
             if self._core.take_back(customer.encode(), kept(head, body)):
                 del self._own[customer]
 
