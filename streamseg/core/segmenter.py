@@ -133,7 +133,8 @@ class Segmenter:
         To each customer happens the same, in the same order.
         """
         customer, definitions = event.customer, self.definitions
-        self.clock = max(self.clock, event.time)
+        if event.time > self.clock:
+            self.clock = event.time
         profile = self._shelf.get(customer)
         if profile is None:
             profile = Profile(definitions.layout, self._schemes)
