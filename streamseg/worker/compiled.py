@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FOLD_EVENTS = 500
 GROUP_EVENTS = 16_000
-GROUP_DEADLINES = 500
+GROUP_DEADLINES = 1_200
 """See partition.py: in as much time there is room for more."""
 
 HandOver = Callable[[str, Told], None]
