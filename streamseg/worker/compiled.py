@@ -41,8 +41,8 @@ from streamseg.worker.tolerance import Tally
 if TYPE_CHECKING:
     from streamseg_engine import Engine
 
-FOLD_EVENTS = 500
-GROUP_EVENTS = 16_000
+FOLD_EVENTS = 2_000
+GROUP_EVENTS = 64_000
 GROUP_DEADLINES = 1_200
 """See partition.py: in as much time there is room for more."""
 

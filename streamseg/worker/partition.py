@@ -64,7 +64,7 @@ FOLD_EVENTS = 500
 """Events folded in one go: some tens of milliseconds, after which others have a turn."""
 GROUP_DEADLINES = 500
 """Changes by time in a group, about: events do not wait for more of them, only for their own customer's."""
-WAITING_EVENTS = 30_000
+WAITING_EVENTS = 130_000
 """Above this the partition is not fetched any more until it has caught up."""
 REFRESHED = 200
 """Forecasts refreshed in one go."""
