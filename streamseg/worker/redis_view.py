@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, TypeVar
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis, RedisCluster, connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
@@ -50,10 +51,17 @@ RETRY_SECONDS = 0.5
 
 PROBE_SECONDS = 1.0
 """How often to ask Redis who it is."""
-FAILURES = (RedisError, RedisClusterException, OSError, RuntimeError)
-"""RuntimeError is what uvloop raises when the cluster's client writes to a connection that it is closing itself."""
+FAILURES = (RedisError, RedisClusterException, OSError, RuntimeError, AttributeError)
+"""When the cluster's client writes to a connection that it is closing itself, uvloop raises RuntimeError, and it raises
+AttributeError once that is closed."""
 
 T = TypeVar("T", tuple[int, int], bool)
+
+
+def is_of_client(error: BaseException) -> bool:
+    """Whether it was a connection of the client that met the error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")) == connection.__name__
 
 
 @dataclass(slots=True)
@@ -209,6 +217,9 @@ class RedisView:
         return self._store
 
     async def _note_failure(self, error: Exception) -> None:
+        """Waits a little after a failure of Redis. Raises the error again if it is a fault of ours."""
+        if isinstance(error, AttributeError) and not is_of_client(error):
+            raise error
         self._metrics.redis_up.set(0)
         logger.warning("Redis does not answer (%s): trying again", type(error).__name__)
         await asyncio.sleep(RETRY_SECONDS)

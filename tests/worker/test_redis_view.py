@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from redis import Redis
+from redis.asyncio import connection
 
 from streamseg.services import LocalRedis
 from streamseg.shop import Shop
 from streamseg.worker.redis_entry import Entry, Writer
-from streamseg.worker.redis_view import connected
+from streamseg.worker.redis_view import connected, is_of_client
 from streamseg.worker.settings import Names
 from tests.worker.comparison import assert_equal, hashes, wait_for_equality, without_times
 from tests.worker.reference import Outcome, expected
@@ -128,6 +129,17 @@ def test_a_worker_that_lost_a_partition_does_not_show_an_older_forecast(site: Si
 
     assert asyncio.run(write()) == [(1, 0), (1, 0), (0, 1)]
     assert site.shown()["ada"]["value.next_change_at"] == "later"
+
+
+def test_only_the_client_s_own_lost_connection_is_a_failure_of_redis() -> None:
+    async def write(closed: connection.Connection) -> None:
+        await closed._send_packed_command([b"PING"])
+
+    with pytest.raises(AttributeError) as theirs:
+        asyncio.run(write(connection.Connection()))
+    with pytest.raises(AttributeError) as ours:
+        _ = None.writelines  # type: ignore[attr-defined]
+    assert (is_of_client(theirs.value), is_of_client(ours.value)) == (True, False)
 
 
 def test_events_go_on_while_redis_hangs(site: Site, redis: LocalRedis) -> None:
