@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from streamseg_engine import Replay as Core
 
-from streamseg.core.change import Change, Reason
+from streamseg.core.change import Change
 from streamseg.core.definitions import Definitions
 from streamseg.core.errors import InputError
 from streamseg.core.event import Event
-from streamseg.core.profile import Profile, advance
+from streamseg.core.profile import Profile
 from streamseg.core.segmenter import APPLIED, DUPLICATE, UNMATCHED, Result, Segmenter
 from streamseg.core.units import Instant
 from streamseg.formats.state import State, decode_state, encode_state, kept
@@ -117,9 +117,7 @@ class _Segmenter(Segmenter):
         profile = self._shelf.get(customer)
         if profile is None or due < profile.wake:
             return
-        self.clock = max(self.clock, due)
-        advance(self.definitions.layout, profile, due)
-        self._settle(customer, profile, due, Reason.TIME, None)
+        self._pass(customer, profile, due)
 
     def _queue(self, customer: str, profile: Profile) -> None:
         self._core.queue(customer.encode(), profile.wake)

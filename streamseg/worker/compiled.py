@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from streamseg.core.assignment import Forecast
 from streamseg.core.change import Change, Reason
 from streamseg.core.definitions import Definitions
-from streamseg.core.profile import UNSET, Profile, advance
+from streamseg.core.profile import UNSET, Profile
 from streamseg.core.segmenter import Segmenter
 from streamseg.core.tile import NEVER
 from streamseg.core.units import Instant
@@ -187,9 +187,7 @@ class CompiledSegmenter(Segmenter):
         profile = self._customers.get(customer)
         if profile is None or due < profile.wake:
             return
-        self.clock = max(self.clock, due)
-        advance(self.definitions.layout, profile, due)
-        self._settle(customer, profile, due, Reason.TIME, None)
+        self._pass(customer, profile, due)
 
     def _queue(self, customer: str, profile: Profile) -> None:
         self._customers.engine.queue(customer.encode(), profile.wake)
