@@ -18,10 +18,9 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def started(arguments: Sequence[object], directory: Path, **variables: str) -> subprocess.Popen[bytes]:
-    """A command that runs; its output is in pipes."""
-    command = [sys.executable, "-m", "streamseg", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, cwd=directory, env=environment(**variables))
+    """A command that runs. Its input is a pipe that stays open until it is told more; its output is in pipes."""
+    command, pipe = [sys.executable, "-m", "streamseg", *map(str, arguments)], subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=directory, env=environment(**variables))
 
 
 class Outcome:
