@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::census::Gains;
 use crate::deadline::Deadlines;
 use crate::event::{decode, digest, Event, Settings};
+use crate::fetched::{Fetched, Raw};
 use crate::message::{change_data, current_data, entry, push_change, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
@@ -405,19 +406,30 @@ impl Engine {
         Ok(())
     }
 
-    fn one<'py>(
+    /// Takes a record that is an object.
+    fn object(
         &mut self,
-        py: Python<'py>,
-        record: &Bound<'py, PyAny>,
+        py: Python,
+        record: &Bound<PyAny>,
         given: &Given,
         counts: &mut Counts,
     ) -> PyResult<Option<End>> {
         let value = record.getattr(intern!(py, "value"))?;
-        let Ok(data) = value.cast::<PyBytes>() else { return Ok(Some(End::Python)) };
-        let Some(mut event) = decode(data.as_bytes(), &self.settings, given.latest) else {
+        let key = if self.by_key { Some(record.getattr(intern!(py, "key"))?) } else { None };
+        let raw = Raw {
+            offset: record.getattr(intern!(py, "offset"))?.extract()?,
+            key: key.as_ref().and_then(|key| key.cast::<PyBytes>().ok()).map(|key| key.as_bytes()),
+            value: value.cast::<PyBytes>().ok().map(|value| value.as_bytes()),
+        };
+        self.one(py, &raw, given, counts)
+    }
+
+    fn one(&mut self, py: Python, record: &Raw, given: &Given, counts: &mut Counts) -> PyResult<Option<End>> {
+        let Some(data) = record.value else { return Ok(Some(End::Python)) };
+        let Some(mut event) = decode(data, &self.settings, given.latest) else {
             return Ok(Some(End::Python));
         };
-        let offset: i64 = record.getattr(intern!(py, "offset"))?.extract()?;
+        let offset = record.offset;
         let name: Cow<str> = match event.name {
             Some(name) => Cow::Borrowed(name),
             None => {
@@ -440,11 +452,8 @@ impl Engine {
             }
             _ => {}
         }
-        if self.by_key {
-            let key = record.getattr(intern!(py, "key"))?;
-            if !key.cast::<PyBytes>().is_ok_and(|key| key.as_bytes() == customer.as_bytes()) {
-                return Ok(Some(End::Python));
-            }
+        if self.by_key && record.key != Some(customer.as_bytes()) {
+            return Ok(Some(End::Python));
         }
         let room = self.deadlines_at_once.saturating_sub(self.by_time);
         if room > 0 && self.deadlines.next() <= event.time {
@@ -669,14 +678,14 @@ impl Engine {
     ) -> PyResult<(usize, &'static str, Option<(i64, Bound<'py, PyBytes>)>, Vec<(String, &'static str, u64)>)> {
         let given = Given { topic, latest, since, offset };
         let mut counts = Counts::default();
-        let list = records.cast::<PyList>().ok();
+        let fetched = records.cast::<Fetched>().ok().map(|fetched| fetched.get());
         let end = records.len()?.min(start + limit);
         for place in start..end {
-            let record = match list {
-                Some(list) => list.get_item(place)?,
-                None => records.get_item(place)?,
+            let ended = match fetched {
+                Some(fetched) => self.one(py, &fetched.raw(py, place), &given, &mut counts)?,
+                None => self.object(py, &records.get_item(place)?, &given, &mut counts)?,
             };
-            match self.one(py, &record, &given, &mut counts)? {
+            match ended {
                 None if self.brimming => return Ok((place + 1 - start, "brimming", None, counts.0)),
                 None => {}
                 Some(End::Python) => return Ok((place - start, "python", None, counts.0)),

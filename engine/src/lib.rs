@@ -5,6 +5,7 @@ mod deadline;
 mod engine;
 mod event;
 mod event_probe;
+mod fetched;
 mod message;
 mod old_state;
 mod placement;
@@ -29,6 +30,8 @@ pub struct Unsure;
 #[pymodule]
 fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<engine::Engine>()?;
+    m.add_class::<fetched::Fetched>()?;
+    m.add_class::<fetched::FetchedRecord>()?;
     m.add_class::<replay::Replay>()?;
     m.add_class::<states::States>()?;
     records::register(m)?;

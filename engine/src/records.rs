@@ -8,24 +8,24 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList, PyString};
 
 /// What stands before the records of a batch, in bytes.
-const HEAD: usize = 61;
+pub const HEAD: usize = 61;
 /// Where the fields of the head begin that are not the same in every batch.
-const LENGTH: usize = 8;
-const LEADER_EPOCH: usize = 12;
-const MAGIC: usize = 16;
-const CRC: usize = 17;
-const ATTRIBUTES: usize = 21;
-const LAST_OFFSET: usize = 23;
-const FIRST_TIME: usize = 27;
-const LAST_TIME: usize = 35;
-const PRODUCER: usize = 43;
+pub const LENGTH: usize = 8;
+pub const LEADER_EPOCH: usize = 12;
+pub const MAGIC: usize = 16;
+pub const CRC: usize = 17;
+pub const ATTRIBUTES: usize = 21;
+pub const LAST_OFFSET: usize = 23;
+pub const FIRST_TIME: usize = 27;
+pub const LAST_TIME: usize = 35;
+pub const PRODUCER: usize = 43;
 const PRODUCER_EPOCH: usize = 51;
 const SEQUENCE: usize = 53;
-const COUNT: usize = 57;
+pub const COUNT: usize = 57;
 
 const SNAPPY: u8 = 2;
 /// How Java's snappy streams begin, which is what Kafka's clients read, and how much a block of theirs holds.
-const XERIAL: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
+pub const XERIAL: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_BLOCK: usize = 32 << 10;
 
 /// Room for the first batch, which grows with what comes.

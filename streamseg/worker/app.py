@@ -83,6 +83,8 @@ class ShellSettings:
     compression: str | None = "snappy"
     """Of what is appended: snappy, zstd, lz4, gzip or None. Of states of 130 bytes snappy makes a half for
     0.2 µs a record, zstd a third for 1 µs; aiokafka's lz4 takes 9 µs."""
+    compiled: bool = False
+    """Whether the compiled core reads what is fetched of event topics."""
     log_level: str = "INFO"
     credentials: CredentialsT | None = field(default=None, repr=False)
     """How to log in, as one of Faust's credentials."""

@@ -110,7 +110,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         app: Any = self.app
-        give_plain_records(app.readings.topics)
+        give_plain_records(app.readings.topics, compiled=app.settings.compiled)
         # An event of an aborted transaction never happened.
         consumer._isolation_level = "read_committed"
         return consumer

@@ -200,6 +200,7 @@ class CompiledPartition(Partition):
     segmenter: CompiledSegmenter
     group_events = GROUP_EVENTS
     group_deadlines = GROUP_DEADLINES
+    compiled = True
     plan: bytes
     """What the core applies: see native_plan.py."""
 

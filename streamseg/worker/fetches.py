@@ -9,27 +9,81 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
 
+if TYPE_CHECKING:
+    from streamseg_engine import Fetched
+
+
+class SentRecords(fetcher.MemoryRecords):  # type: ignore[misc]
+    """Knows what it was made of."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.data = data
+
 
 class PlainRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Gives records of some topics as aiokafka's parser in C makes them, without another object for each."""
+    """Gives records of some topics without an object of Python for each.
+
+    They are as the compiled core reads them, where it may and can; else as aiokafka's parser in C makes them.
+    """
 
     topics: ClassVar[frozenset[str]] = frozenset()
+    compiled: ClassVar[bool] = False
+
+    def __init__(self, tp: TopicPartition, records: Any, aborted: Any, offset: int, *others: Any) -> None:
+        super().__init__(tp, records, aborted, offset, *others)
+        self.whole: Fetched | None = None
+        """All that is left of the fetch; None if aiokafka has to read it."""
+        if self.compiled and tp.topic in self.topics and isinstance(records, SentRecords):
+            from streamseg_engine import Fetched
+
+            committed = self._isolation_level == fetcher.READ_COMMITTED
+            self.whole = Fetched.read(records.data, offset, self._aborted_transactions if committed else [])
+
+    def take(self, most: int | None) -> Fetched:
+        """Takes so many of the records that are left, or all."""
+        assert self.whole is not None
+        left = self.whole
+        taken = left if most is None else left.part(0, most)
+        self.whole = left.part(len(taken), len(left))
+        self.next_fetch_offset = taken.next_offset
+        return taken
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:
         return record if tp.topic in self.topics else super()._consumer_record(tp, record)
 
 
-def give_plain_records(topics: Iterable[str]) -> None:
-    """Have consumers of this process give plain records of these topics from now on."""
-    PlainRecords.topics = frozenset(topics)
-    fetcher.PartitionRecords = PlainRecords
+class PlainResult(FetchResult):  # type: ignore[misc]
+    """Gives all records at once that the compiled core has read."""
+
+    _partition_records: Any
+
+    def getall(self, max_records: int | None = None) -> Sequence[Any]:
+        """Gives what was sent, at most so many records; none if the consumer has moved since."""
+        sent = self._partition_records
+        if not isinstance(sent, PlainRecords) or sent.whole is None:
+            records: Sequence[Any] = super().getall(max_records)
+            return records
+        if not self.check_assignment(self._topic_partition):
+            return []
+        taken = sent.take(max_records)
+        self._update_position()
+        if not sent.whole:
+            self._partition_records = None
+        return taken
+
+
+def give_plain_records(topics: Iterable[str], *, compiled: bool) -> None:
+    """Have consumers of this process give plain records of these topics from now on, by the compiled core if told."""
+    PlainRecords.topics, PlainRecords.compiled = frozenset(topics), compiled
+    fetcher.PartitionRecords, fetcher.FetchResult, fetcher.MemoryRecords = PlainRecords, PlainResult, SentRecords
 
 
 TURN_RECORDS = 4_000
@@ -94,7 +148,7 @@ async def fetched(
 def _pop(own: Any, tp: TopicPartition) -> Iterator[tuple[int, deque[Any]]]:
     """Take over what one partition was sent, and let the consumer go on behind it."""
     result = own._records.pop(tp)
-    if type(result) is not FetchResult:
+    if not isinstance(result, FetchResult):
         result.check_raise()
     elif result.check_assignment(tp):
         sent = result._partition_records

@@ -59,6 +59,11 @@ class Keeper:
         self._kind = kind_of_partition(definitions, settings.engine)
         self._folder: RocksFolder | None = None
 
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiled core applies events."""
+        return self._kind.compiled
+
     # Life
 
     async def start(self) -> None:

@@ -26,6 +26,7 @@ def run_worker(settings: Settings) -> int:
         changelog_topic=settings.names.changelog(settings.group),
         partitions=partitions,
         data_dir=settings.data,
+        compiled=keeper.compiled,
         log_level=settings.log_level,
         max_record_bytes=MAX_RECORD_BYTES,
     )

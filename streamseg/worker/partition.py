@@ -154,6 +154,8 @@ class Partition:
 
     group_events = GROUP_EVENTS
     group_deadlines = GROUP_DEADLINES
+    compiled = False
+    """Whether the compiled core applies events."""
 
     def __init__(
         self,
