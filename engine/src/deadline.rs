@@ -1,6 +1,6 @@
 //! The deadlines of all customers under one clock.
 
-use crate::states::{Number, States};
+use crate::states::{Number, Table};
 use crate::time::NEVER;
 
 /// A deadline on the heap, in twelve bytes: the instant's upper and lower half, and the customer.
@@ -21,7 +21,7 @@ impl Deadline {
     }
 
     /// The earliest comes first; of one instant the customers in order.
-    fn is_before(self, other: Deadline, names: &States) -> bool {
+    fn is_before(self, other: Deadline, names: &Table) -> bool {
         match (self.high, self.low).cmp(&(other.high, other.low)) {
             std::cmp::Ordering::Equal => names.key(self.number) < names.key(other.number),
             order => order.is_lt(),
@@ -52,7 +52,7 @@ impl Deadlines {
     }
 
     /// Takes over those of stored customers.
-    pub fn expect(&mut self, wakes: &[(i64, Number)], names: &States) {
+    pub fn expect(&mut self, wakes: &[(i64, Number)], names: &Table) {
         for &(wake, number) in wakes {
             *self.of(number) = Waking { wake, queued: wake };
         }
@@ -63,7 +63,7 @@ impl Deadlines {
     }
 
     /// Takes the earliest one off; false if it was put off meanwhile.
-    pub fn pop(&mut self, names: &States) -> Option<(i64, Number, bool)> {
+    pub fn pop(&mut self, names: &Table) -> Option<(i64, Number, bool)> {
         if self.heap.is_empty() {
             return None;
         }
@@ -78,7 +78,7 @@ impl Deadlines {
         self.heap.first().map_or(NEVER, |deadline| deadline.at())
     }
 
-    pub fn queue(&mut self, number: Number, wake: i64, names: &States) {
+    pub fn queue(&mut self, number: Number, wake: i64, names: &Table) {
         let known = self.of(number);
         known.wake = wake;
         if wake < known.queued {
@@ -101,7 +101,7 @@ impl Deadlines {
     }
 
     /// A deadline has come off the heap; true if it was put off meanwhile, and is queued again.
-    fn came(&mut self, due: i64, number: Number, names: &States) -> bool {
+    fn came(&mut self, due: i64, number: Number, names: &Table) -> bool {
         let known = self.of(number);
         let put_off = due < known.wake;
         if known.queued <= due {
@@ -117,7 +117,7 @@ impl Deadlines {
 
     // The heap
 
-    fn push(&mut self, deadline: Deadline, names: &States) {
+    fn push(&mut self, deadline: Deadline, names: &Table) {
         self.heap.push(deadline);
         let mut place = self.heap.len() - 1;
         while place > 0 {
@@ -130,7 +130,7 @@ impl Deadlines {
         }
     }
 
-    fn sink(&mut self, mut place: usize, names: &States) {
+    fn sink(&mut self, mut place: usize, names: &Table) {
         loop {
             let mut least = 2 * place + 1;
             if least >= self.heap.len() {

@@ -4,7 +4,7 @@
 //! decoded here, or owned by Python, which then does everything for it until the group is complete.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use hashbrown::{HashMap, HashSet};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -24,7 +24,7 @@ use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::stale::Stale;
 use crate::state::{decode as decode_state, encode, summary};
-use crate::states::{Number, States};
+use crate::states::{locked, Number, States, Table};
 use crate::time::NEVER;
 use crate::value::{alone, Scope, Val};
 use crate::Unsure;
@@ -52,6 +52,32 @@ struct Slot {
     /// What the census has, of a customer whose state Python keeps.
     counted: Option<Counting>,
     told: Option<Box<Published>>,
+}
+
+/// Slots by the numbers of their customers.
+#[derive(Default)]
+struct Index(Vec<u32>);
+
+impl Index {
+    const NONE: u32 = u32::MAX;
+
+    #[inline]
+    fn get(&self, number: Number) -> Option<usize> {
+        self.0.get(number as usize).filter(|&&place| place != Self::NONE).map(|&place| place as usize)
+    }
+
+    fn insert(&mut self, number: Number, place: usize) {
+        if number as usize >= self.0.len() {
+            self.0.resize(number as usize + 1, Self::NONE);
+        }
+        self.0[number as usize] = place as u32;
+    }
+
+    fn remove(&mut self, number: Number) -> Option<usize> {
+        let place = self.get(number)?;
+        self.0[number as usize] = Self::NONE;
+        Some(place)
+    }
 }
 
 /// What is found of a customer.
@@ -89,7 +115,22 @@ enum Stored {
     Read(Number, Option<Counting>),
 }
 
-/// How a fold ended.
+/// What a group comes to.
+struct Completed {
+    states: Records,
+    changes: Records,
+    current: Records,
+    /// For Redis, with the instant of the event that caused each and its customer.
+    entries: Vec<(Vec<u8>, Option<i64>, String)>,
+    /// States that Python keeps.
+    kept: Vec<(Vec<u8>, Vec<u8>)>,
+    gains: Gains,
+    new: usize,
+    /// How many states are large.
+    large: usize,
+}
+
+/// Why a fold ended.
 enum End {
     /// The next event is for Python.
     Python,
@@ -102,7 +143,7 @@ pub struct Engine {
     plan: Arc<Plan>,
     settings: Settings,
     /// All customers of whom anything is known, and their states, unless these are elsewhere.
-    states: Py<States>,
+    states: Arc<Mutex<Table>>,
     /// What keeps the states, if that is in Python.
     elsewhere: Option<Py<PyAny>>,
     partition: i64,
@@ -122,7 +163,7 @@ pub struct Engine {
     epoch: u32,
     deadlines: Deadlines,
     slots: Vec<Slot>,
-    index: HashMap<Number, usize>,
+    index: Index,
     dirty: Vec<usize>,
     told: Vec<usize>,
     owned: HashSet<Number>,
@@ -143,45 +184,45 @@ impl Engine {
     // Customers
 
     /// Reads a stored state into a profile, and what the census has of it if it is kept elsewhere.
-    fn read(&mut self, py: Python, customer: &[u8], number: Option<Number>, profile: &mut Profile) -> PyResult<Stored> {
+    fn read(
+        &mut self,
+        states: &mut Table,
+        customer: &[u8],
+        number: Option<Number>,
+        profile: &mut Profile,
+    ) -> PyResult<Stored> {
         let (plan, positions) = (&self.plan, &mut self.positions);
-        let Some(states) = &self.elsewhere else {
-            let states = self.states.borrow(py);
-            let Some(number) = number else { return Ok(Stored::Unknown) };
-            let Some(data) = states.state(number) else { return Ok(Stored::Unknown) };
-            return Ok(match decode_state(plan, data, profile, positions) {
-                Ok(()) => Stored::Read(number, None),
-                Err(Unsure) => Stored::Unsure,
+        if let Some(elsewhere) = &self.elsewhere {
+            return Python::attach(|py| {
+                let found = elsewhere.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
+                if found.is_none() {
+                    return Ok(Stored::Unknown);
+                }
+                let data = found.cast::<PyBytes>()?.as_bytes();
+                let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
+                Ok(match decode_state(plan, data, profile, positions) {
+                    Ok(()) => Stored::Read(states.named(customer), counted),
+                    Err(Unsure) => Stored::Unsure,
+                })
             });
-        };
-        let found = states.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
-        if found.is_none() {
-            return Ok(Stored::Unknown);
         }
-        let data = found.cast::<PyBytes>()?.as_bytes();
-        let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
+        let Some((number, data)) = number.and_then(|number| Some((number, states.state(number)?))) else {
+            return Ok(Stored::Unknown);
+        };
         Ok(match decode_state(plan, data, profile, positions) {
-            Ok(()) => Stored::Read(self.named(py, customer), counted),
+            Ok(()) => Stored::Read(number, None),
             Err(Unsure) => Stored::Unsure,
         })
     }
 
-    fn named(&self, py: Python, customer: &[u8]) -> Number {
-        self.states.borrow_mut(py).named(customer)
-    }
-
-    fn number(&self, py: Python, customer: &[u8]) -> Option<Number> {
-        self.states.borrow(py).number(customer)
-    }
-
     fn key<'py>(&self, py: Python<'py>, number: Number) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.states.borrow(py).key(number))
+        PyBytes::new(py, locked(&self.states).key(number))
     }
 
-    fn find(&mut self, py: Python, customer: &[u8]) -> PyResult<Found> {
-        let number = self.number(py, customer);
+    fn find(&mut self, states: &mut Table, customer: &[u8]) -> PyResult<Found> {
+        let number = states.number(customer);
         if let Some(number) = number {
-            if let Some(&place) = self.index.get(&number) {
+            if let Some(place) = self.index.get(number) {
                 return Ok(Found::Here(place));
             }
             if self.owned.contains(&number) {
@@ -189,7 +230,7 @@ impl Engine {
             }
         }
         let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
-        let found = match self.read(py, customer, number, &mut profile)? {
+        let found = match self.read(states, customer, number, &mut profile)? {
             Stored::Read(number, counted) => {
                 key.extend_from_slice(customer);
                 return Ok(Found::Here(self.place(number, key, profile, counted)));
@@ -211,11 +252,11 @@ impl Engine {
     fn forget(&mut self, place: usize) {
         let slot = &mut self.slots[place];
         slot.void = true;
-        self.index.remove(&slot.number);
+        self.index.remove(slot.number);
     }
 
     /// Lets go of the number of a customer of whom nothing is known any more.
-    fn let_go(&self, states: &mut States, number: Number) {
+    fn let_go(&self, states: &mut Table, number: Number) {
         if states.state(number).is_none() && self.deadlines.is_free(number) && !self.stale.has(number) {
             states.forget(number);
         }
@@ -230,22 +271,20 @@ impl Engine {
 
     // Time
 
-    fn pass(&mut self, py: Python, now: i64, limit: usize) -> PyResult<Passed> {
+    fn pass(&mut self, states: &mut Table, now: i64, limit: usize) -> PyResult<Passed> {
         let mut fired = 0;
         while self.deadlines.next() <= now {
             if fired >= limit {
                 return Ok(Passed::Left);
             }
-            let mut states = self.states.borrow_mut(py);
-            let Some((due, number, is_due)) = self.deadlines.pop(&states) else { break };
+            let Some((due, number, is_due)) = self.deadlines.pop(states) else { break };
             if !is_due {
-                if !self.index.contains_key(&number) && !self.owned.contains(&number) {
-                    self.let_go(&mut states, number);
+                if self.index.get(number).is_none() && !self.owned.contains(&number) {
+                    self.let_go(states, number);
                 }
                 continue;
             }
-            drop(states);
-            match self.fire(py, due, number)? {
+            match self.fire(states, due, number)? {
                 Some(true) => fired += 1,
                 Some(false) => {}
                 None => return Ok(Passed::Python(due, number)),
@@ -256,9 +295,9 @@ impl Engine {
     }
 
     /// Whether a deadline came to something; None if that is for Python to find out.
-    fn fire(&mut self, py: Python, due: i64, number: Number) -> PyResult<Option<bool>> {
-        let key = self.states.borrow(py).key(number).to_vec();
-        let place = match self.find(py, &key)? {
+    fn fire(&mut self, states: &mut Table, due: i64, number: Number) -> PyResult<Option<bool>> {
+        let key = states.key(number).to_vec();
+        let place = match self.find(states, &key)? {
             Found::Here(place) => place,
             Found::Unknown => return Ok(Some(false)),
             Found::Elsewhere => return Ok(None),
@@ -267,7 +306,7 @@ impl Engine {
         let plan = self.plan.clone();
         self.clock = self.clock.max(due);
         advance_and_drop(&plan, &mut self.slots[place].profile, due);
-        if self.settle(py, place, due, None).is_err() {
+        if self.settle(states, place, due, None).is_err() {
             self.restore(place, before)?;
             return Ok(None);
         }
@@ -275,11 +314,11 @@ impl Engine {
     }
 
     /// Fires what a customer has until an event of it, before what others have; gives what is for Python.
-    fn pass_own(&mut self, py: Python, place: usize, time: i64) -> PyResult<Option<(i64, Number)>> {
+    fn pass_own(&mut self, states: &mut Table, place: usize, time: i64) -> PyResult<Option<(i64, Number)>> {
         let now = self.slots[place].profile.moving.at.max(self.clock).max(time);
         while self.slots[place].profile.wake <= now {
             let (due, number) = (self.slots[place].profile.wake, self.slots[place].number);
-            if self.fire(py, due, number)?.is_none() {
+            if self.fire(states, due, number)?.is_none() {
                 return Ok(Some((due, number)));
             }
         }
@@ -296,7 +335,7 @@ impl Engine {
 
     fn take(
         &mut self,
-        py: Python,
+        states: &mut Table,
         customer: &str,
         known: Option<usize>,
         event: &Event,
@@ -311,7 +350,7 @@ impl Engine {
                 let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
                 key.extend_from_slice(customer.as_bytes());
                 profile.renew(&plan);
-                let number = self.named(py, &key);
+                let number = states.named(&key);
                 self.place(number, key, profile, None)
             }
         };
@@ -329,7 +368,7 @@ impl Engine {
         let profile = &mut self.slots[place].profile;
         advance_and_drop(&plan, profile, now);
         let unmatched = apply(&plan, profile, event, now, &self.prepared);
-        if self.settle(py, place, now, Some(name)).is_err() {
+        if self.settle(states, place, now, Some(name)).is_err() {
             self.restore(place, before)?;
             if known.is_none() {
                 self.forget(place);
@@ -341,7 +380,7 @@ impl Engine {
     }
 
     /// Evaluates at `now`, where the customer is, publishes what moved, and sets the next deadline.
-    fn settle(&mut self, py: Python, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
+    fn settle(&mut self, states: &Table, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
         let profile = &mut self.slots[place].profile;
         let mut moves = std::mem::take(&mut self.moves);
@@ -353,7 +392,7 @@ impl Engine {
             self.tell(place, &moves, now, cause)?;
             self.touch(place);
         }
-        self.deadlines.queue(number, wake, &self.states.borrow(py));
+        self.deadlines.queue(number, wake, states);
         self.moves = moves;
         Ok(())
     }
@@ -406,6 +445,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes records, until the group is full or one is not for it; returns how many, and why not more.
+    fn all(
+        &mut self,
+        start: usize,
+        end: usize,
+        mut one: impl FnMut(&mut Self, usize) -> PyResult<Option<End>>,
+    ) -> PyResult<(usize, Option<End>)> {
+        for place in start..end {
+            match one(self, place)? {
+                None if self.brimming => return Ok((place + 1 - start, None)),
+                None => {}
+                ended => return Ok((place - start, ended)),
+            }
+        }
+        Ok((end.saturating_sub(start), None))
+    }
+
+    /// Does what takes long while other threads run Python, if it needs none itself.
+    fn apart<T: Send>(&mut self, py: Python, work: impl FnOnce(&mut Self) -> T + Send) -> T {
+        if self.elsewhere.is_some() {
+            return work(self);
+        }
+        py.detach(|| work(self))
+    }
+
     /// Takes a record that is an object.
     fn object(
         &mut self,
@@ -421,10 +485,12 @@ impl Engine {
             key: key.as_ref().and_then(|key| key.cast::<PyBytes>().ok()).map(|key| key.as_bytes()),
             value: value.cast::<PyBytes>().ok().map(|value| value.as_bytes()),
         };
-        self.one(py, &raw, given, counts)
+        let shared = self.states.clone();
+        let mut states = locked(&shared);
+        self.one(&mut states, &raw, given, counts)
     }
 
-    fn one(&mut self, py: Python, record: &Raw, given: &Given, counts: &mut Counts) -> PyResult<Option<End>> {
+    fn one(&mut self, states: &mut Table, record: &Raw, given: &Given, counts: &mut Counts) -> PyResult<Option<End>> {
         let Some(data) = record.value else { return Ok(Some(End::Python)) };
         let Some(mut event) = decode(data, &self.settings, given.latest) else {
             return Ok(Some(End::Python));
@@ -442,7 +508,7 @@ impl Engine {
             event.order = Some(event.fingerprint);
         }
         let customer = event.customer;
-        let mut found = self.find(py, customer.as_bytes())?;
+        let mut found = self.find(states, customer.as_bytes())?;
         match found {
             Found::Elsewhere => return Ok(Some(End::Python)),
             Found::Unknown
@@ -457,10 +523,10 @@ impl Engine {
         }
         let room = self.deadlines_at_once.saturating_sub(self.by_time);
         if room > 0 && self.deadlines.next() <= event.time {
-            if let Passed::Python(due, number) = self.pass(py, event.time, room)? {
+            if let Passed::Python(due, number) = self.pass(states, event.time, room)? {
                 return Ok(Some(End::Deadline(due, number)));
             }
-            found = self.find(py, customer.as_bytes())?;
+            found = self.find(states, customer.as_bytes())?;
         }
         let known = match found {
             Found::Here(place) => Some(place),
@@ -474,11 +540,11 @@ impl Engine {
                 counts.add(class, "replayed");
                 return Ok(None);
             }
-            if let Some((due, key)) = self.pass_own(py, place, event.time)? {
+            if let Some((due, key)) = self.pass_own(states, place, event.time)? {
                 return Ok(Some(End::Deadline(due, key)));
             }
         }
-        let (taken, place) = self.take(py, customer, known, &event, &name)?;
+        let (taken, place) = self.take(states, customer, known, &event, &name)?;
         match taken {
             Taken::Unsure => return Ok(Some(End::Python)),
             Taken::As(result) => {
@@ -567,9 +633,8 @@ impl Engine {
     #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
     #[allow(clippy::too_many_arguments)]
     fn new(
-        py: Python,
         plan: &[u8],
-        states: Py<PyAny>,
+        states: Bound<PyAny>,
         partition: i64,
         partitions: u32,
         by_murmur2: bool,
@@ -581,9 +646,9 @@ impl Engine {
         source: &[u8],
     ) -> PyResult<Self> {
         let plan = Plan::read(plan).map_err(PyValueError::new_err)?;
-        let (states, elsewhere) = match states.bind(py).cast::<States>() {
-            Ok(here) => (here.clone().unbind(), None),
-            Err(_) => (Py::new(py, States::default())?, Some(states)),
+        let (states, elsewhere) = match states.cast::<States>() {
+            Ok(here) => (here.get().shared(), None),
+            Err(_) => (Arc::default(), Some(states.unbind())),
         };
         Ok(Engine {
             settings: Settings { currency: plan.currency.clone(), digits: plan.digits },
@@ -604,7 +669,7 @@ impl Engine {
             epoch: 0,
             deadlines: Deadlines::default(),
             slots: vec![],
-            index: HashMap::new(),
+            index: Index::default(),
             dirty: vec![],
             told: vec![],
             owned: HashSet::new(),
@@ -635,31 +700,31 @@ impl Engine {
     /// Takes over the states there are; returns how many, and worth and customers by segments.
     fn load<'py>(&mut self, py: Python<'py>) -> PyResult<(usize, Vec<Gain<'py>>)> {
         let mut loaded = Loaded::default();
+        let mut table = locked(&self.states);
         if let Some(states) = &self.elsewhere {
             for item in states.bind(py).call_method0(intern!(py, "items"))?.try_iter()? {
                 let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
-                loaded.take(data.as_bytes(), || self.named(py, key.as_bytes()))?;
+                loaded.take(data.as_bytes(), || table.named(key.as_bytes()))?;
             }
         } else {
-            for (number, data) in self.states.borrow(py).all() {
+            for (number, data) in table.all() {
                 loaded.take(data, || number)?;
             }
         }
-        self.deadlines.expect(&loaded.deadlines, &self.states.borrow(py));
+        self.deadlines.expect(&loaded.deadlines, &table);
         Ok((loaded.customers, loaded.gains.list(py)))
     }
 
     /// Gives up all customers.
-    fn drop_all(&mut self, py: Python) -> PyResult<()> {
+    fn drop_all(&mut self) {
         if self.elsewhere.is_some() {
-            self.states = Py::new(py, States::default())?;
+            self.states = Arc::default();
         }
         self.deadlines = Deadlines::default();
         self.slots = vec![];
-        self.index = HashMap::new();
+        self.index = Index::default();
         self.pool = vec![];
         self.stale = Stale::default();
-        Ok(())
     }
 
     /// Folds events from `start` on, at most `limit`; returns how many it took, how that ended ("events", "python",
@@ -678,24 +743,26 @@ impl Engine {
     ) -> PyResult<(usize, &'static str, Option<(i64, Bound<'py, PyBytes>)>, Vec<(String, &'static str, u64)>)> {
         let given = Given { topic, latest, since, offset };
         let mut counts = Counts::default();
-        let fetched = records.cast::<Fetched>().ok().map(|fetched| fetched.get());
         let end = records.len()?.min(start + limit);
-        for place in start..end {
-            let ended = match fetched {
-                Some(fetched) => self.one(py, &fetched.raw(py, place), &given, &mut counts)?,
-                None => self.object(py, &records.get_item(place)?, &given, &mut counts)?,
-            };
-            match ended {
-                None if self.brimming => return Ok((place + 1 - start, "brimming", None, counts.0)),
-                None => {}
-                Some(End::Python) => return Ok((place - start, "python", None, counts.0)),
-                Some(End::Deadline(due, number)) => {
-                    let deadline = Some((due, self.key(py, number)));
-                    return Ok((place - start, "deadline", deadline, counts.0));
-                }
+        let (taken, ended) = match records.cast::<Fetched>() {
+            Ok(fetched) => {
+                let (shared, view) = (self.states.clone(), fetched.get().view(py));
+                self.apart(py, |engine| {
+                    let mut states = locked(&shared);
+                    engine
+                        .all(start, end, |engine, place| engine.one(&mut states, &view.raw(place), &given, &mut counts))
+                })?
             }
-        }
-        Ok((end.saturating_sub(start), "events", None, counts.0))
+            Err(_) => {
+                self.all(start, end, |engine, place| engine.object(py, &records.get_item(place)?, &given, &mut counts))?
+            }
+        };
+        Ok(match ended {
+            Some(End::Python) => (taken, "python", None, counts.0),
+            Some(End::Deadline(due, number)) => (taken, "deadline", Some((due, self.key(py, number))), counts.0),
+            None if self.brimming && taken > 0 => (taken, "brimming", None, counts.0),
+            None => (taken, "events", None, counts.0),
+        })
     }
 
     /// Moves the clock to `now` and fires deadlines up to it, at most `limit`; "done", "left", or "deadline" with it.
@@ -705,7 +772,9 @@ impl Engine {
         now: i64,
         limit: Option<usize>,
     ) -> PyResult<(&'static str, Option<Due<'py>>)> {
-        Ok(match self.pass(py, now, limit.unwrap_or(usize::MAX))? {
+        let shared = self.states.clone();
+        let passed = self.apart(py, |engine| engine.pass(&mut locked(&shared), now, limit.unwrap_or(usize::MAX)))?;
+        Ok(match passed {
             Passed::Done => ("done", None),
             Passed::Left => ("left", None),
             Passed::Python(due, number) => ("deadline", Some((due, self.key(py, number)))),
@@ -722,27 +791,28 @@ impl Engine {
 
     /// Puts a deadline on the heap, unless an earlier one of this customer is there.
     #[pyo3(name = "queue")]
-    fn py_queue(&mut self, py: Python, customer: &[u8], wake: i64) {
-        let number = self.named(py, customer);
-        self.deadlines.queue(number, wake, &self.states.borrow(py));
+    fn py_queue(&mut self, customer: &[u8], wake: i64) {
+        let mut states = locked(&self.states);
+        let number = states.named(customer);
+        self.deadlines.queue(number, wake, &states);
     }
 
     /// Leaves a customer to Python until the group is complete. If it was touched here, returns its state record
     /// without changes, whether that is new or changed, worth and segments that the census has, and what was told.
     #[allow(clippy::type_complexity)]
     fn release<'py>(&mut self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let number = self.named(py, customer);
+        let number = locked(&self.states).named(customer);
         if !self.owned.insert(number) {
             return Ok(None);
         }
-        let Some(place) = self.index.remove(&number) else { return Ok(None) };
+        let Some(place) = self.index.remove(number) else { return Ok(None) };
         let slot = &mut self.slots[place];
         slot.void = true;
         let mut data = vec![];
         encode(&self.plan, &slot.profile, self.epoch, &mut data);
         let counted = match &self.elsewhere {
             None => {
-                let states = self.states.borrow(py);
+                let states = locked(&self.states);
                 let counted = states.state(number).and_then(summary);
                 counted.map(|(_, worth, segments)| (worth, PyBytes::new(py, segments)))
             }
@@ -769,13 +839,14 @@ impl Engine {
 
     // Forecasts that are not told yet
 
-    fn note_stale(&mut self, py: Python, customer: &[u8], since: f64, offset: i64) {
-        let number = self.named(py, customer);
+    fn note_stale(&mut self, customer: &[u8], since: f64, offset: i64) {
+        let number = locked(&self.states).named(customer);
         self.stale.note(number, since, offset);
     }
 
-    fn drop_stale(&mut self, py: Python, customer: &[u8]) {
-        if let Some(number) = self.number(py, customer) {
+    fn drop_stale(&mut self, customer: &[u8]) {
+        let number = locked(&self.states).number(customer);
+        if let Some(number) = number {
             self.stale.forget(number);
         }
     }
@@ -791,8 +862,8 @@ impl Engine {
         while taken.len() < limit {
             let Some(number) = self.stale.take(before) else { break };
             taken.push(self.key(py, number));
-            if !self.index.contains_key(&number) && !self.owned.contains(&number) {
-                self.let_go(&mut self.states.borrow_mut(py), number);
+            if self.index.get(number).is_none() && !self.owned.contains(&number) {
+                self.let_go(&mut locked(&self.states), number);
             }
         }
         taken
@@ -824,73 +895,22 @@ impl Engine {
         large: usize,
         told: Option<&Bound<'py, Records>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
-        let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
         let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
         if let Some(told) = told {
             std::mem::swap(&mut current, &mut told.borrow_mut());
         }
-        let entries = PyList::empty(py);
-        for &place in &self.told {
-            let slot = &self.slots[place];
-            if slot.void {
-                continue;
-            }
-            let Some(told) = &slot.told else { continue };
-            let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
-            entries.append((PyBytes::new(py, &packed), told.caused, text(&slot.key)?))?;
-            for (version, at, data) in &told.outbox {
-                push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
-            }
+        let shared = self.states.clone();
+        let Completed { states, changes, current, entries, kept, gains, new, large } =
+            self.apart(py, |engine| engine.completed(&mut locked(&shared), current, large))?;
+        let list = PyList::empty(py);
+        for (packed, caused, customer) in entries {
+            list.append((PyBytes::new(py, &packed), caused, customer))?;
         }
-        let kept = PyDict::new(py);
-        let mut here = self.states.borrow_mut(py);
-        let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
-        let mut data = Vec::with_capacity(1024);
-        for &place in &self.dirty {
-            let slot = &self.slots[place];
-            if slot.void {
-                continue;
-            }
-            data.clear();
-            let head = encode(&self.plan, &slot.profile, self.epoch, &mut data);
-            let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
-                Some(told) => {
-                    let record = with_outbox(&data, head, &told.outbox);
-                    states.push(Some(&slot.key), Some(&record), &[]);
-                    record.len()
-                }
-                None => {
-                    states.push(Some(&slot.key), Some(&data), &[]);
-                    data.len()
-                }
-            };
-            larger += usize::from(size > large);
-            let Some((_, worth, segments)) = summary(&data) else { continue };
-            let is_known = if self.elsewhere.is_some() {
-                kept.set_item(PyBytes::new(py, &slot.key), PyBytes::new(py, &data))?;
-                if let Some((was, before)) = &slot.counted {
-                    gains.change(before, *was, segments, worth);
-                }
-                slot.counted.is_some()
-            } else {
-                let known = here.state(slot.number).and_then(summary);
-                if let Some((_, was, before)) = known {
-                    gains.change(before, was, segments, worth);
-                }
-                let is_known = known.is_some();
-                here.keep(slot.number, &data);
-                is_known
-            };
-            if !is_known {
-                new += 1;
-                gains.add(segments, worth, 1);
-            }
+        let dict = PyDict::new(py);
+        for (key, data) in kept {
+            dict.set_item(PyBytes::new(py, &key), PyBytes::new(py, &data))?;
         }
-        drop(here);
-        self.renew(py);
-        let gains = gains.list(py);
-        (states, changes, current, entries, kept, gains, new, larger).into_pyobject(py)
+        (states, changes, current, list, dict, gains.list(py), new, large).into_pyobject(py)
     }
 
     /// Entries for Redis of customers as they are, their assignments as Records if they are to be `told`, and whom
@@ -906,14 +926,16 @@ impl Engine {
         let plan = self.plan.clone();
         let (spare, mut profile) = self.pool.pop().unwrap_or_default();
         let mut found = vec![];
+        let shared = self.states.clone();
+        let mut states = locked(&shared);
         for customer in customers {
             let key = customer.as_bytes();
-            let number = self.number(py, key);
-            if number.is_some_and(|number| self.index.contains_key(&number) || self.owned.contains(&number)) {
+            let number = states.number(key);
+            if number.is_some_and(|number| self.index.get(number).is_some() || self.owned.contains(&number)) {
                 left.append(&customer)?;
                 continue;
             }
-            let sure = match self.read(py, key, number, &mut profile)? {
+            let sure = match self.read(&mut states, key, number, &mut profile)? {
                 Stored::Unknown => continue,
                 Stored::Unsure => Err(Unsure),
                 Stored::Read(..) => forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found),
@@ -949,21 +971,82 @@ impl Engine {
         Ok(entry(&self.plan, customer, profile, ahead, moves, self.partition, self.epoch))
     }
 
-    /// Begins the next group.
-    fn renew(&mut self, py: Python) {
-        const KEPT: usize = 8_192;
-        let mut states = self.states.borrow_mut(py);
-        for number in self.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
-            self.let_go(&mut states, number);
+    fn completed(&mut self, here: &mut Table, mut current: Records, large: usize) -> PyResult<Completed> {
+        let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut entries = Vec::with_capacity(self.told.len());
+        for &place in &self.told {
+            let slot = &self.slots[place];
+            if slot.void {
+                continue;
+            }
+            let Some(told) = &slot.told else { continue };
+            let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
+            entries.push((packed, told.caused, text(&slot.key)?.to_owned()));
+            for (version, at, data) in &told.outbox {
+                push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
+            }
         }
-        drop(states);
+        let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut kept = vec![];
+        let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
+        let mut data = Vec::with_capacity(1024);
+        for &place in &self.dirty {
+            let slot = &self.slots[place];
+            if slot.void {
+                continue;
+            }
+            data.clear();
+            let head = encode(&self.plan, &slot.profile, self.epoch, &mut data);
+            let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
+                Some(told) => {
+                    let record = with_outbox(&data, head, &told.outbox);
+                    states.push(Some(&slot.key), Some(&record), &[]);
+                    record.len()
+                }
+                None => {
+                    states.push(Some(&slot.key), Some(&data), &[]);
+                    data.len()
+                }
+            };
+            larger += usize::from(size > large);
+            let Some((_, worth, segments)) = summary(&data) else { continue };
+            let is_known = if self.elsewhere.is_some() {
+                if let Some((was, before)) = &slot.counted {
+                    gains.change(before, *was, segments, worth);
+                }
+                kept.push((slot.key.clone(), data.clone()));
+                slot.counted.is_some()
+            } else {
+                let known = here.state(slot.number).and_then(summary);
+                if let Some((_, was, before)) = known {
+                    gains.change(before, was, segments, worth);
+                }
+                let is_known = known.is_some();
+                here.keep(slot.number, &data);
+                is_known
+            };
+            if !is_known {
+                new += 1;
+                gains.add(segments, worth, 1);
+            }
+        }
+        self.renew(here);
+        Ok(Completed { states, changes, current, entries, kept, gains, new, large: larger })
+    }
+
+    /// Begins the next group.
+    fn renew(&mut self, states: &mut Table) {
+        const KEPT: usize = 8_192;
+        for number in self.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
+            self.let_go(states, number);
+        }
         for mut slot in self.slots.drain(..) {
+            self.index.remove(slot.number);
             if self.pool.len() < KEPT {
                 slot.key.clear();
                 self.pool.push((slot.key, slot.profile));
             }
         }
-        self.index.clear();
         self.dirty.clear();
         self.told.clear();
         self.owned.clear();

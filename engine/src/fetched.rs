@@ -33,7 +33,7 @@ struct Span {
 const NULL: Span = Span { start: u32::MAX, end: u32::MAX };
 
 #[derive(Clone, Copy)]
-struct Place {
+pub struct Place {
     piece: u32,
     offset: i64,
     timestamp: i64,
@@ -53,16 +53,26 @@ struct Batches {
     places: Vec<Place>,
 }
 
+/// What records stand in, to be looked at while other threads run Python: bytes do not change.
+pub struct View<'a> {
+    pieces: Vec<&'a [u8]>,
+    places: &'a [Place],
+}
+
+impl<'a> View<'a> {
+    pub fn raw(&self, place: usize) -> Raw<'a> {
+        let at = &self.places[place];
+        let piece = self.pieces[at.piece as usize];
+        Raw { offset: at.offset, key: at.key.of(piece), value: at.value.of(piece) }
+    }
+}
+
 impl Batches {
-    fn bytes<'a>(&'a self, py: Python<'a>, piece: u32, span: Span) -> Option<&'a [u8]> {
-        if span.start == NULL.start {
-            return None;
-        }
-        let whole = match &self.pieces[piece as usize] {
+    fn piece<'a>(&'a self, py: Python<'a>, piece: u32) -> &'a [u8] {
+        match &self.pieces[piece as usize] {
             Piece::Sent(data) => data.as_bytes(py),
             Piece::Unpacked(data) => data,
-        };
-        whole.get(span.start as usize..span.end as usize)
+        }
     }
 }
 
@@ -84,17 +94,15 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.end - self.start
     }
 
-    pub fn raw<'a>(&'a self, py: Python<'a>, place: usize) -> Raw<'a> {
+    pub fn view<'a>(&'a self, py: Python<'a>) -> View<'a> {
         let batches = &*self.batches;
-        let at = &batches.places[self.start + place];
-        Raw {
-            offset: at.offset,
-            key: batches.bytes(py, at.piece, at.key),
-            value: batches.bytes(py, at.piece, at.value),
+        View {
+            pieces: (0..batches.pieces.len() as u32).map(|piece| batches.piece(py, piece)).collect(),
+            places: &batches.places[self.start..self.end],
         }
     }
 }
@@ -154,7 +162,7 @@ impl FetchedRecord {
     }
 
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Option<Bound<'py, PyBytes>> {
-        self.batches.bytes(py, self.at().piece, span).map(|data| PyBytes::new(py, data))
+        span.of(self.batches.piece(py, self.at().piece)).map(|data| PyBytes::new(py, data))
     }
 }
 
@@ -185,8 +193,8 @@ impl FetchedRecord {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let mut cursor =
-            Cursor { data: self.batches.bytes(py, self.at().piece, self.at().headers).unwrap_or(&[]), at: 0 };
+        let data = self.at().headers.of(self.batches.piece(py, self.at().piece)).unwrap_or(&[]);
+        let mut cursor = Cursor { data, at: 0 };
         let count = cursor.varint().unwrap_or(0);
         for _ in 0..count {
             let (Some(name), Some(content)) = (cursor.sized(), cursor.sized()) else { break };
@@ -297,6 +305,10 @@ impl Reading {
 }
 
 impl Span {
+    fn of(self, piece: &[u8]) -> Option<&[u8]> {
+        piece.get(self.start as usize..self.end as usize)
+    }
+
     fn shifted(self, shift: usize) -> Option<Span> {
         if self.start == NULL.start {
             return Some(self);

@@ -19,7 +19,7 @@ use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile, UNSET};
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::state::{decode as decode_state, encode};
-use crate::states::{Number, States};
+use crate::states::{Number, Table};
 use crate::Unsure;
 
 /// The id of a customer.
@@ -97,7 +97,7 @@ pub struct Replay {
     results: Results,
     deadlines: Deadlines,
     /// Whose the deadlines are. It keeps no states.
-    names: States,
+    names: Table,
     customers: Vec<Customer>,
     index: HashMap<Key, usize>,
     /// Places of customers that went to Python.
@@ -349,7 +349,7 @@ impl Replay {
             changes: 0,
             results: Results::default(),
             deadlines: Deadlines::default(),
-            names: States::default(),
+            names: Table::default(),
             customers: vec![],
             index: HashMap::new(),
             free: vec![],

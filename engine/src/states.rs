@@ -1,6 +1,7 @@
 //! State records of one partition in memory, by customer. A customer has a number, as long as anything is known of it.
 
 use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -14,10 +15,9 @@ pub type Number = u32;
 /// Before a customer's id: its length.
 const LENGTH: usize = 2;
 
-/// The same as streamseg/worker/memory_states.py, in fewer bytes: id and state are one piece of memory.
-#[pyclass]
+/// Customers by their numbers, and their states.
 #[derive(Default)]
-pub struct States {
+pub struct Table {
     numbers: HashTable<Number>,
     /// By number: the length of the id, the id, the state, which may be missing; nothing if there is no such customer.
     pieces: Vec<Box<[u8]>>,
@@ -40,7 +40,7 @@ fn join(key: &[u8], state: &[u8]) -> Box<[u8]> {
     piece.into_boxed_slice()
 }
 
-impl States {
+impl Table {
     fn parts(&self, number: Number) -> (&[u8], &[u8]) {
         self.pieces.get(number as usize).map_or((&[], &[]), |piece| parts(piece))
     }
@@ -61,7 +61,7 @@ impl States {
 
     /// The number of a customer, who gets one if there is none. Ids are of less than 65,536 bytes.
     pub fn named(&mut self, key: &[u8]) -> Number {
-        let States { numbers, pieces, free, hasher, .. } = self;
+        let Table { numbers, pieces, free, hasher, .. } = self;
         let found = numbers.entry(
             hasher.hash_one(key),
             |&number| parts(&pieces[number as usize]).0 == key,
@@ -115,6 +115,28 @@ impl States {
     }
 }
 
+/// The same as streamseg/worker/memory_states.py, in fewer bytes: id and state are one piece of memory.
+///
+/// Shared with the engine, which looks up customers while other threads run Python.
+#[pyclass(frozen)]
+#[derive(Default)]
+pub struct States(Arc<Mutex<Table>>);
+
+impl States {
+    pub fn shared(&self) -> Arc<Mutex<Table>> {
+        self.0.clone()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        locked(&self.0)
+    }
+}
+
+/// The table; if a thread came to grief over it, as that left it.
+pub fn locked(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[pymethods]
 impl States {
     #[new]
@@ -123,42 +145,48 @@ impl States {
     }
 
     fn __len__(&self) -> usize {
-        self.stored
+        self.table().stored
     }
 
     fn get<'py>(&self, py: Python<'py>, key: &[u8]) -> Option<Bound<'py, PyBytes>> {
-        self.number(key).and_then(|number| self.state(number)).map(|state| PyBytes::new(py, state))
+        let table = self.table();
+        table.number(key).and_then(|number| table.state(number)).map(|state| PyBytes::new(py, state))
     }
 
-    fn put(&mut self, states: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn put(&self, states: &Bound<'_, PyDict>) -> PyResult<()> {
+        let mut table = self.table();
         for (key, data) in states {
             let (key, data) = (key.cast::<PyBytes>()?.as_bytes(), data.cast::<PyBytes>()?.as_bytes());
             if key.len() > u16::MAX as usize {
                 return Err(PyValueError::new_err("the id of a customer is too long"));
             }
-            let number = self.named(key);
-            self.keep(number, data);
+            let number = table.named(key);
+            table.keep(number, data);
         }
         Ok(())
     }
 
-    fn delete(&mut self, key: &[u8]) {
-        if let Some(number) = self.number(key) {
-            self.forget(number);
+    fn delete(&self, key: &[u8]) {
+        let mut table = self.table();
+        if let Some(number) = table.number(key) {
+            table.forget(number);
         }
     }
 
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let all: Vec<_> = self.entries().map(|(key, state)| (PyBytes::new(py, key), PyBytes::new(py, state))).collect();
+        let table = self.table();
+        let all: Vec<_> =
+            table.entries().map(|(key, state)| (PyBytes::new(py, key), PyBytes::new(py, state))).collect();
         PyList::new(py, all)
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let keys: Vec<_> = self.entries().map(|(key, _)| PyBytes::new(py, key)).collect();
+        let table = self.table();
+        let keys: Vec<_> = table.entries().map(|(key, _)| PyBytes::new(py, key)).collect();
         Ok(PyList::new(py, keys)?.try_iter()?.into_any())
     }
 
-    fn drop(&mut self) {
-        *self = States::default();
+    fn drop(&self) {
+        *self.table() = Table::default();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::cmp::Ordering;
+use std::mem::MaybeUninit;
 
 use crate::event::{self, Value};
 use crate::plan::{Node, Plan, Sign};
@@ -171,24 +172,30 @@ pub trait Leaves<'a> {
 }
 
 /// Named features and scores, each evaluated when it is asked for first.
-pub struct Locals<'a>([Cell<Option<Val<'a>>>; MAX_LOCALS]);
+pub struct Locals<'a> {
+    /// A bit for each that is evaluated.
+    known: Cell<u64>,
+    values: [Cell<MaybeUninit<Val<'a>>>; MAX_LOCALS],
+}
 
 /// Most locals that definitions may have here.
 pub const MAX_LOCALS: usize = 40;
 
 impl<'a> Locals<'a> {
     pub fn new() -> Self {
-        Locals([const { Cell::new(None) }; MAX_LOCALS])
+        Locals { known: Cell::new(0), values: [const { Cell::new(MaybeUninit::uninit()) }; MAX_LOCALS] }
     }
 
     #[inline]
     fn get(&self, base: &Scope<'a>, place: usize) -> Result<Val<'a>, Unsure> {
-        let cell = self.0.get(place).ok_or(Unsure)?;
-        if let Some(known) = cell.get() {
-            return Ok(known);
+        let cell = self.values.get(place).ok_or(Unsure)?;
+        if self.known.get() >> place & 1 == 1 {
+            // SAFETY: the bit is set only below, after the value.
+            return Ok(unsafe { cell.get().assume_init() });
         }
         let value = evaluate(&base.plan.locals[place], &Customer { scope: base, base, locals: self })?;
-        cell.set(Some(value));
+        cell.set(MaybeUninit::new(value));
+        self.known.set(self.known.get() | 1 << place);
         Ok(value)
     }
 }
