@@ -1,634 +1,26 @@
-//! One partition's customers under its clock: events in, records out. What it is not sure of, Python does.
-//!
-//! A *group* is what is folded between two calls of `complete`. Within a group a customer is in one of two lanes:
-//! decoded here, or owned by Python, which then does everything for it until the group is complete.
+//! The class of Python around one partition's customers: one thread folds, and others may look.
 
-use std::borrow::Cow;
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hashbrown::{HashMap, HashSet};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::sync::MutexExt;
+use pyo3::types::{PyBytes, PyTuple};
 
-use crate::census::Gains;
-use crate::deadline::Deadlines;
-use crate::event::{decode, digest, Event, Settings};
-use crate::fetched::{Fetched, Raw};
-use crate::message::{change_data, current_data, entry, push_change, rounded, with_outbox, Counted, Told};
-use crate::placement::partition_of;
-use crate::plan::Plan;
-use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile};
+use crate::partition::{Due, Folded, Gain, Partition};
 use crate::records::Records;
-use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
-use crate::stale::Stale;
-use crate::state::{decode as decode_state, encode, summary};
-use crate::states::{locked, Number, States, Table};
-use crate::time::NEVER;
-use crate::value::{alone, Scope, Val};
-use crate::Unsure;
 
-/// Observed from the very beginning of the input.
-const COMPLETE: i64 = -1;
-
-/// What was published of one customer in this group.
-#[derive(Default)]
-struct Published {
-    outbox: Vec<(u32, i64, Vec<u8>)>,
-    moves: Vec<Counted>,
-    ahead: Vec<Forecast>,
-    caused: Option<i64>,
-    size: usize,
-}
-
-struct Slot {
-    number: Number,
-    key: Vec<u8>,
-    profile: Profile,
-    dirty: bool,
-    /// Taken over by Python, or never more than an attempt.
-    void: bool,
-    /// What the census has, of a customer whose state Python keeps.
-    counted: Option<Counting>,
-    told: Option<Box<Published>>,
-}
-
-/// Slots by the numbers of their customers.
-#[derive(Default)]
-struct Index(Vec<u32>);
-
-impl Index {
-    const NONE: u32 = u32::MAX;
-
-    #[inline]
-    fn get(&self, number: Number) -> Option<usize> {
-        self.0.get(number as usize).filter(|&&place| place != Self::NONE).map(|&place| place as usize)
-    }
-
-    fn insert(&mut self, number: Number, place: usize) {
-        if number as usize >= self.0.len() {
-            self.0.resize(number as usize + 1, Self::NONE);
-        }
-        self.0[number as usize] = place as u32;
-    }
-
-    fn remove(&mut self, number: Number) -> Option<usize> {
-        let place = self.get(number)?;
-        self.0[number as usize] = Self::NONE;
-        Some(place)
-    }
-}
-
-/// What is found of a customer.
-enum Found {
-    Here(usize),
-    Unknown,
-    /// Python has it, or has to read it.
-    Elsewhere,
-}
-
-enum Passed {
-    Done,
-    Left,
-    Python(i64, Number),
-}
-
-enum Taken {
-    As(&'static str),
-    Unsure,
-}
-
-/// Segments, and worth and customers that the census gains there.
-type Gain<'py> = (Bound<'py, PyBytes>, i64, i64);
-/// A deadline and its customer.
-type Due<'py> = (i64, Bound<'py, PyBytes>);
-
-/// Worth and segments of a customer.
-type Counting = (i64, Vec<u8>);
-
-/// What was found of a stored state.
-enum Stored {
-    Unknown,
-    /// Python has to read it.
-    Unsure,
-    Read(Number, Option<Counting>),
-}
-
-/// What a group comes to.
-struct Completed {
-    states: Records,
-    changes: Records,
-    current: Records,
-    /// For Redis, with the instant of the event that caused each and its customer.
-    entries: Vec<(Vec<u8>, Option<i64>, String)>,
-    /// States that Python keeps.
-    kept: Vec<(Vec<u8>, Vec<u8>)>,
-    gains: Gains,
-    new: usize,
-    /// How many states are large.
-    large: usize,
-}
-
-/// Why a fold ended.
-enum End {
-    /// The next event is for Python.
-    Python,
-    /// A deadline is for Python.
-    Deadline(i64, Number),
-}
-
-#[pyclass]
-pub struct Engine {
-    plan: Arc<Plan>,
-    settings: Settings,
-    /// All customers of whom anything is known, and their states, unless these are elsewhere.
-    states: Arc<Mutex<Table>>,
-    /// What keeps the states, if that is in Python.
-    elsewhere: Option<Py<PyAny>>,
-    partition: i64,
-    partitions: u32,
-    by_murmur2: bool,
-    by_key: bool,
-    outbox_bytes: usize,
-    deadlines_at_once: usize,
-    batch_bytes: usize,
-    max_record_bytes: usize,
-    source: Vec<u8>,
-    #[pyo3(get, set)]
-    clock: i64,
-    #[pyo3(get, set)]
-    observed_from: i64,
-    #[pyo3(get, set)]
-    epoch: u32,
-    deadlines: Deadlines,
-    slots: Vec<Slot>,
-    index: Index,
-    dirty: Vec<usize>,
-    told: Vec<usize>,
-    owned: HashSet<Number>,
-    stale: Stale,
-    pool: Vec<(Vec<u8>, Profile)>,
-    changed: HashMap<(usize, i32, i32, bool), u64>,
-    late: Vec<i64>,
-    by_time: usize,
-    brimming: bool,
-    told_just_now: bool,
-    positions: Positions,
-    prepared: Prepared,
-    ahead: Ahead,
-    moves: Vec<Move>,
-}
+/// Its functions are those of Partition. Who calls one while another runs waits, and keeps nobody from Python.
+#[pyclass(frozen)]
+pub struct Engine(Mutex<Partition>);
 
 impl Engine {
-    // Customers
-
-    /// Reads a stored state into a profile, and what the census has of it if it is kept elsewhere.
-    fn read(
-        &mut self,
-        states: &mut Table,
-        customer: &[u8],
-        number: Option<Number>,
-        profile: &mut Profile,
-    ) -> PyResult<Stored> {
-        let (plan, positions) = (&self.plan, &mut self.positions);
-        if let Some(elsewhere) = &self.elsewhere {
-            return Python::attach(|py| {
-                let found = elsewhere.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
-                if found.is_none() {
-                    return Ok(Stored::Unknown);
-                }
-                let data = found.cast::<PyBytes>()?.as_bytes();
-                let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
-                Ok(match decode_state(plan, data, profile, positions) {
-                    Ok(()) => Stored::Read(states.named(customer), counted),
-                    Err(Unsure) => Stored::Unsure,
-                })
-            });
-        }
-        let Some((number, data)) = number.and_then(|number| Some((number, states.state(number)?))) else {
-            return Ok(Stored::Unknown);
-        };
-        Ok(match decode_state(plan, data, profile, positions) {
-            Ok(()) => Stored::Read(number, None),
-            Err(Unsure) => Stored::Unsure,
-        })
-    }
-
-    fn key<'py>(&self, py: Python<'py>, number: Number) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, locked(&self.states).key(number))
-    }
-
-    fn find(&mut self, states: &mut Table, customer: &[u8]) -> PyResult<Found> {
-        let number = states.number(customer);
-        if let Some(number) = number {
-            if let Some(place) = self.index.get(number) {
-                return Ok(Found::Here(place));
-            }
-            if self.owned.contains(&number) {
-                return Ok(Found::Elsewhere);
-            }
-        }
-        let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
-        let found = match self.read(states, customer, number, &mut profile)? {
-            Stored::Read(number, counted) => {
-                key.extend_from_slice(customer);
-                return Ok(Found::Here(self.place(number, key, profile, counted)));
-            }
-            Stored::Unsure => Found::Elsewhere,
-            Stored::Unknown => Found::Unknown,
-        };
-        self.pool.push((key, profile));
-        Ok(found)
-    }
-
-    fn place(&mut self, number: Number, key: Vec<u8>, profile: Profile, counted: Option<Counting>) -> usize {
-        let place = self.slots.len();
-        self.index.insert(number, place);
-        self.slots.push(Slot { number, key, profile, dirty: false, void: false, counted, told: None });
-        place
-    }
-
-    fn forget(&mut self, place: usize) {
-        let slot = &mut self.slots[place];
-        slot.void = true;
-        self.index.remove(slot.number);
-    }
-
-    /// Lets go of the number of a customer of whom nothing is known any more.
-    fn let_go(&self, states: &mut Table, number: Number) {
-        if states.state(number).is_none() && self.deadlines.is_free(number) && !self.stale.has(number) {
-            states.forget(number);
-        }
-    }
-
-    fn touch(&mut self, place: usize) {
-        if !self.slots[place].dirty {
-            self.slots[place].dirty = true;
-            self.dirty.push(place);
-        }
-    }
-
-    // Time
-
-    fn pass(&mut self, states: &mut Table, now: i64, limit: usize) -> PyResult<Passed> {
-        let mut fired = 0;
-        while self.deadlines.next() <= now {
-            if fired >= limit {
-                return Ok(Passed::Left);
-            }
-            let Some((due, number, is_due)) = self.deadlines.pop(states) else { break };
-            if !is_due {
-                if self.index.get(number).is_none() && !self.owned.contains(&number) {
-                    self.let_go(states, number);
-                }
-                continue;
-            }
-            match self.fire(states, due, number)? {
-                Some(true) => fired += 1,
-                Some(false) => {}
-                None => return Ok(Passed::Python(due, number)),
-            }
-        }
-        self.clock = self.clock.max(now);
-        Ok(Passed::Done)
-    }
-
-    /// Whether a deadline came to something; None if that is for Python to find out.
-    fn fire(&mut self, states: &mut Table, due: i64, number: Number) -> PyResult<Option<bool>> {
-        let key = states.key(number).to_vec();
-        let place = match self.find(states, &key)? {
-            Found::Here(place) => place,
-            Found::Unknown => return Ok(Some(false)),
-            Found::Elsewhere => return Ok(None),
-        };
-        let before = self.plan.may_fail.then(|| self.slots[place].profile.clone());
-        let plan = self.plan.clone();
-        self.clock = self.clock.max(due);
-        advance_and_drop(&plan, &mut self.slots[place].profile, due);
-        if self.settle(states, place, due, None).is_err() {
-            self.restore(place, before)?;
-            return Ok(None);
-        }
-        Ok(Some(true))
-    }
-
-    /// Fires what a customer has until an event of it, before what others have; gives what is for Python.
-    fn pass_own(&mut self, states: &mut Table, place: usize, time: i64) -> PyResult<Option<(i64, Number)>> {
-        let now = self.slots[place].profile.moving.at.max(self.clock).max(time);
-        while self.slots[place].profile.wake <= now {
-            let (due, number) = (self.slots[place].profile.wake, self.slots[place].number);
-            if self.fire(states, due, number)?.is_none() {
-                return Ok(Some((due, number)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn restore(&mut self, place: usize, before: Option<Profile>) -> PyResult<()> {
-        let before = before.ok_or_else(|| PyRuntimeError::new_err("the compiled core did not expect to be unsure"))?;
-        self.slots[place].profile = before;
-        Ok(())
-    }
-
-    // Events
-
-    fn take(
-        &mut self,
-        states: &mut Table,
-        customer: &str,
-        known: Option<usize>,
-        event: &Event,
-        name: &str,
-    ) -> PyResult<(Taken, usize)> {
-        let plan = self.plan.clone();
-        self.clock = self.clock.max(event.time);
-        self.told_just_now = false;
-        let place = match known {
-            Some(place) => place,
-            None => {
-                let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
-                key.extend_from_slice(customer.as_bytes());
-                profile.renew(&plan);
-                let number = states.named(&key);
-                self.place(number, key, profile, None)
-            }
-        };
-        let now = self.slots[place].profile.moving.at.max(self.clock);
-        if is_duplicate(&plan, &self.slots[place].profile.kept, event, now) {
-            return Ok((Taken::As("duplicate"), place));
-        }
-        if prepare(&plan, &self.slots[place].profile.kept, event, now, &mut self.prepared).is_err() {
-            if known.is_none() {
-                self.forget(place);
-            }
-            return Ok((Taken::Unsure, place));
-        }
-        let before = plan.may_fail.then(|| self.slots[place].profile.clone());
-        let profile = &mut self.slots[place].profile;
-        advance_and_drop(&plan, profile, now);
-        let unmatched = apply(&plan, profile, event, now, &self.prepared);
-        if self.settle(states, place, now, Some(name)).is_err() {
-            self.restore(place, before)?;
-            if known.is_none() {
-                self.forget(place);
-            }
-            return Ok((Taken::Unsure, place));
-        }
-        self.touch(place);
-        Ok((Taken::As(if unmatched { "unmatched" } else { "applied" }), place))
-    }
-
-    /// Evaluates at `now`, where the customer is, publishes what moved, and sets the next deadline.
-    fn settle(&mut self, states: &Table, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
-        let plan = self.plan.clone();
-        let profile = &mut self.slots[place].profile;
-        let mut moves = std::mem::take(&mut self.moves);
-        decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves, &mut self.ahead.spare)?;
-        profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
-        profile.worth = worth(&plan, profile, now)?;
-        let (wake, number) = (profile.wake, self.slots[place].number);
-        if !moves.is_empty() {
-            self.tell(place, &moves, now, cause)?;
-            self.touch(place);
-        }
-        self.deadlines.queue(number, wake, states);
-        self.moves = moves;
-        Ok(())
-    }
-
-    fn tell(&mut self, place: usize, moves: &[Move], now: i64, cause: Option<&str>) -> Result<(), Unsure> {
-        let plan = self.plan.clone();
-        let slot = &mut self.slots[place];
-        let mut found = vec![];
-        forecast(&plan, &slot.profile, now, &mut self.ahead, &mut found)?;
-        let customer = std::str::from_utf8(&slot.key).map_err(|_| Unsure)?;
-        let mut version = slot.profile.version;
-        let mut datas = Vec::with_capacity(moves.len());
-        for each in moves {
-            version = version.checked_add(1).ok_or(Unsure)?;
-            let scheme = &plan.schemes[each.scheme];
-            let complete = self.observed_from == COMPLETE
-                || scheme.longest == 0
-                || (!scheme.endless && now - scheme.longest >= self.observed_from);
-            let told = Told { version, cause, following: found[each.scheme], complete };
-            datas.push((version, now, change_data(&plan, customer, &slot.profile, now, each, &told)?));
-        }
-        slot.profile.version = version;
-        if slot.told.is_none() {
-            slot.told = Some(Box::default());
-            self.told.push(place);
-        }
-        let told = slot.told.get_or_insert_default();
-        for (each, data) in moves.iter().zip(datas) {
-            told.size += data.2.len();
-            told.moves.push(Counted {
-                version: data.0,
-                scheme: each.scheme,
-                origin: each.origin,
-                target: each.target,
-                at: now,
-            });
-            told.outbox.push(data);
-            *self.changed.entry((each.scheme, each.origin, each.target, cause.is_some())).or_default() += 1;
-        }
-        if cause.is_some() {
-            told.caused = Some(now);
-        } else {
-            self.late.extend(moves.iter().map(|_| now));
-            self.by_time += moves.len();
-        }
-        told.ahead = found;
-        self.brimming |= told.size > self.outbox_bytes;
-        self.told_just_now = true;
-        self.stale.forget(slot.number);
-        Ok(())
-    }
-
-    /// Takes records, until the group is full or one is not for it; returns how many, and why not more.
-    fn all(
-        &mut self,
-        start: usize,
-        end: usize,
-        mut one: impl FnMut(&mut Self, usize) -> PyResult<Option<End>>,
-    ) -> PyResult<(usize, Option<End>)> {
-        for place in start..end {
-            match one(self, place)? {
-                None if self.brimming => return Ok((place + 1 - start, None)),
-                None => {}
-                ended => return Ok((place - start, ended)),
-            }
-        }
-        Ok((end.saturating_sub(start), None))
-    }
-
-    /// Does what takes long while other threads run Python, if it needs none itself.
-    fn apart<T: Send>(&mut self, py: Python, work: impl FnOnce(&mut Self) -> T + Send) -> T {
-        if self.elsewhere.is_some() {
-            return work(self);
-        }
-        py.detach(|| work(self))
-    }
-
-    /// Takes a record that is an object.
-    fn object(
-        &mut self,
-        py: Python,
-        record: &Bound<PyAny>,
-        given: &Given,
-        counts: &mut Counts,
-    ) -> PyResult<Option<End>> {
-        let value = record.getattr(intern!(py, "value"))?;
-        let key = if self.by_key { Some(record.getattr(intern!(py, "key"))?) } else { None };
-        let raw = Raw {
-            offset: record.getattr(intern!(py, "offset"))?.extract()?,
-            key: key.as_ref().and_then(|key| key.cast::<PyBytes>().ok()).map(|key| key.as_bytes()),
-            value: value.cast::<PyBytes>().ok().map(|value| value.as_bytes()),
-        };
-        let shared = self.states.clone();
-        let mut states = locked(&shared);
-        self.one(&mut states, &raw, given, counts)
-    }
-
-    fn one(&mut self, states: &mut Table, record: &Raw, given: &Given, counts: &mut Counts) -> PyResult<Option<End>> {
-        let Some(data) = record.value else { return Ok(Some(End::Python)) };
-        let Some(mut event) = decode(data, &self.settings, given.latest) else {
-            return Ok(Some(End::Python));
-        };
-        let offset = record.offset;
-        let name: Cow<str> = match event.name {
-            Some(name) => Cow::Borrowed(name),
-            None => {
-                let name = format!("{}/{}/{}", given.topic, self.partition, offset);
-                event.fingerprint = digest(&name);
-                Cow::Owned(name)
-            }
-        };
-        if event.kind == "purchase" && event.order.is_none() {
-            event.order = Some(event.fingerprint);
-        }
-        let customer = event.customer;
-        let mut found = self.find(states, customer.as_bytes())?;
-        match found {
-            Found::Elsewhere => return Ok(Some(End::Python)),
-            Found::Unknown
-                if self.by_murmur2 && partition_of(customer.as_bytes(), self.partitions) != self.partition =>
-            {
-                return Ok(Some(End::Python));
-            }
-            _ => {}
-        }
-        if self.by_key && record.key != Some(customer.as_bytes()) {
-            return Ok(Some(End::Python));
-        }
-        let room = self.deadlines_at_once.saturating_sub(self.by_time);
-        if room > 0 && self.deadlines.next() <= event.time {
-            if let Passed::Python(due, number) = self.pass(states, event.time, room)? {
-                return Ok(Some(End::Deadline(due, number)));
-            }
-            found = self.find(states, customer.as_bytes())?;
-        }
-        let known = match found {
-            Found::Here(place) => Some(place),
-            Found::Unknown => None,
-            Found::Elsewhere => return Ok(Some(End::Python)),
-        };
-        let class = class_of(event.kind);
-        if let Some(place) = known {
-            if offset <= self.slots[place].profile.offset(given.topic) {
-                self.clock = self.clock.max(event.time);
-                counts.add(class, "replayed");
-                return Ok(None);
-            }
-            if let Some((due, key)) = self.pass_own(states, place, event.time)? {
-                return Ok(Some(End::Deadline(due, key)));
-            }
-        }
-        let (taken, place) = self.take(states, customer, known, &event, &name)?;
-        match taken {
-            Taken::Unsure => return Ok(Some(End::Python)),
-            Taken::As(result) => {
-                let slot = &mut self.slots[place];
-                if !self.told_just_now {
-                    self.stale.note(slot.number, given.since, given.offset);
-                }
-                if result != "duplicate" {
-                    slot.profile.applied(given.topic, offset, &mut self.positions);
-                }
-                counts.add(class, result);
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// What is the same for all events of a fold.
-struct Given<'a> {
-    topic: &'a str,
-    latest: Option<i64>,
-    since: f64,
-    offset: i64,
-}
-
-/// Events by the class of their type and what became of them.
-#[derive(Default)]
-struct Counts(Vec<(String, &'static str, u64)>);
-
-impl Counts {
-    fn add(&mut self, class: &str, result: &'static str) {
-        match self.0.iter_mut().find(|(known, what, _)| known == class && *what == result) {
-            Some((_, _, count)) => *count += 1,
-            None => self.0.push((class.to_owned(), result, 1)),
-        }
-    }
-}
-
-fn class_of(kind: &str) -> &str {
-    match kind {
-        "purchase" | "refund" | "profile" | "merge" | "erase" => kind,
-        _ => "engagement",
-    }
-}
-
-fn text(key: &[u8]) -> PyResult<&str> {
-    std::str::from_utf8(key).map_err(|error| PyValueError::new_err(error.to_string()))
-}
-
-/// What a customer is worth at `now`, where it is; nothing if that is not known.
-pub fn worth(plan: &Plan, profile: &Profile, now: i64) -> Result<i64, Unsure> {
-    let Some(worth) = &plan.worth else { return Ok(0) };
-    let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
-    match alone(&scope, worth)? {
-        Val::Null => Ok(0),
-        value => rounded(value),
-    }
-}
-
-/// What is found in the states that are taken over.
-#[derive(Default)]
-struct Loaded {
-    customers: usize,
-    gains: Gains,
-    deadlines: Vec<(i64, Number)>,
-}
-
-impl Loaded {
-    fn take(&mut self, data: &[u8], number: impl FnOnce() -> Number) -> PyResult<()> {
-        let Some((wake, worth, segments)) = summary(data) else {
-            return Err(PyValueError::new_err("a state is cut off"));
-        };
-        self.customers += 1;
-        self.gains.add(segments, worth, 1);
-        if wake != NEVER {
-            self.deadlines.push((wake, number()));
-        }
-        Ok(())
+    fn own(&self, py: Python) -> MutexGuard<'_, Partition> {
+        self.0.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[pymethods]
 impl Engine {
-    /// plan: MessagePack, see streamseg/formats/native_plan.py. states: States, or what has `get` and `items`.
     #[new]
     #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
     #[allow(clippy::too_many_arguments)]
@@ -645,16 +37,9 @@ impl Engine {
         max_record_bytes: usize,
         source: &[u8],
     ) -> PyResult<Self> {
-        let plan = Plan::read(plan).map_err(PyValueError::new_err)?;
-        let (states, elsewhere) = match states.cast::<States>() {
-            Ok(here) => (here.get().shared(), None),
-            Err(_) => (Arc::default(), Some(states.unbind())),
-        };
-        Ok(Engine {
-            settings: Settings { currency: plan.currency.clone(), digits: plan.digits },
-            plan: Arc::new(plan),
+        let own = Partition::new(
+            plan,
             states,
-            elsewhere,
             partition,
             partitions,
             by_murmur2,
@@ -663,75 +48,72 @@ impl Engine {
             deadlines_at_once,
             batch_bytes,
             max_record_bytes,
-            source: source.to_vec(),
-            clock: 0,
-            observed_from: COMPLETE,
-            epoch: 0,
-            deadlines: Deadlines::default(),
-            slots: vec![],
-            index: Index::default(),
-            dirty: vec![],
-            told: vec![],
-            owned: HashSet::new(),
-            stale: Stale::default(),
-            pool: vec![],
-            changed: HashMap::new(),
-            late: vec![],
-            by_time: 0,
-            brimming: false,
-            told_just_now: false,
-            positions: Positions::default(),
-            prepared: Prepared::new(),
-            ahead: Ahead::default(),
-            moves: vec![],
-        })
+            source,
+        )?;
+        Ok(Engine(Mutex::new(own)))
     }
 
     #[getter]
-    fn next_deadline(&self) -> i64 {
-        self.deadlines.next()
+    fn clock(&self, py: Python) -> i64 {
+        self.own(py).clock
+    }
+
+    #[setter]
+    fn set_clock(&self, py: Python, clock: i64) {
+        self.own(py).clock = clock;
     }
 
     #[getter]
-    fn pending(&self) -> usize {
-        self.deadlines.len()
+    fn observed_from(&self, py: Python) -> i64 {
+        self.own(py).observed_from
     }
 
-    /// Takes over the states there are; returns how many, and worth and customers by segments.
-    fn load<'py>(&mut self, py: Python<'py>) -> PyResult<(usize, Vec<Gain<'py>>)> {
-        let mut loaded = Loaded::default();
-        let mut table = locked(&self.states);
-        if let Some(states) = &self.elsewhere {
-            for item in states.bind(py).call_method0(intern!(py, "items"))?.try_iter()? {
-                let (key, data) = item?.extract::<(Bound<PyBytes>, Bound<PyBytes>)>()?;
-                loaded.take(data.as_bytes(), || table.named(key.as_bytes()))?;
-            }
-        } else {
-            for (number, data) in table.all() {
-                loaded.take(data, || number)?;
-            }
-        }
-        self.deadlines.expect(&loaded.deadlines, &table);
-        Ok((loaded.customers, loaded.gains.list(py)))
+    #[setter]
+    fn set_observed_from(&self, py: Python, observed_from: i64) {
+        self.own(py).observed_from = observed_from;
     }
 
-    /// Gives up all customers.
-    fn drop_all(&mut self) {
-        if self.elsewhere.is_some() {
-            self.states = Arc::default();
-        }
-        self.deadlines = Deadlines::default();
-        self.slots = vec![];
-        self.index = Index::default();
-        self.pool = vec![];
-        self.stale = Stale::default();
+    #[getter]
+    fn epoch(&self, py: Python) -> u32 {
+        self.own(py).epoch
     }
 
-    /// Folds events from `start` on, at most `limit`; returns how many it took, how that ended ("events", "python",
-    /// "brimming" or "deadline"), the deadline, and the events by class and result.
-    #[allow(clippy::too_many_arguments, clippy::type_complexity)]
+    #[setter]
+    fn set_epoch(&self, py: Python, epoch: u32) {
+        self.own(py).epoch = epoch;
+    }
+
+    #[getter]
+    fn next_deadline(&self, py: Python) -> i64 {
+        self.own(py).next_deadline()
+    }
+
+    #[getter]
+    fn pending(&self, py: Python) -> usize {
+        self.own(py).pending()
+    }
+
+    #[getter]
+    fn brimming(&self, py: Python) -> bool {
+        self.own(py).brimming()
+    }
+
+    #[getter]
+    fn touched(&self, py: Python) -> usize {
+        self.own(py).touched()
+    }
+
+    fn load<'py>(&self, py: Python<'py>) -> PyResult<(usize, Vec<Gain<'py>>)> {
+        self.own(py).load(py)
+    }
+
+    fn drop_all(&self, py: Python) {
+        self.own(py).drop_all();
+    }
+
+    #[allow(clippy::too_many_arguments)]
     fn fold<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         records: &Bound<'py, PyAny>,
         start: usize,
@@ -740,317 +122,67 @@ impl Engine {
         latest: Option<i64>,
         since: f64,
         offset: i64,
-    ) -> PyResult<(usize, &'static str, Option<(i64, Bound<'py, PyBytes>)>, Vec<(String, &'static str, u64)>)> {
-        let given = Given { topic, latest, since, offset };
-        let mut counts = Counts::default();
-        let end = records.len()?.min(start + limit);
-        let (taken, ended) = match records.cast::<Fetched>() {
-            Ok(fetched) => {
-                let (shared, view) = (self.states.clone(), fetched.get().view(py));
-                self.apart(py, |engine| {
-                    let mut states = locked(&shared);
-                    engine
-                        .all(start, end, |engine, place| engine.one(&mut states, &view.raw(place), &given, &mut counts))
-                })?
-            }
-            Err(_) => {
-                self.all(start, end, |engine, place| engine.object(py, &records.get_item(place)?, &given, &mut counts))?
-            }
-        };
-        Ok(match ended {
-            Some(End::Python) => (taken, "python", None, counts.0),
-            Some(End::Deadline(due, number)) => (taken, "deadline", Some((due, self.key(py, number))), counts.0),
-            None if self.brimming && taken > 0 => (taken, "brimming", None, counts.0),
-            None => (taken, "events", None, counts.0),
-        })
+    ) -> PyResult<Folded<'py>> {
+        self.own(py).fold(py, records, start, limit, topic, latest, since, offset)
     }
 
-    /// Moves the clock to `now` and fires deadlines up to it, at most `limit`; "done", "left", or "deadline" with it.
     fn advance<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         now: i64,
         limit: Option<usize>,
     ) -> PyResult<(&'static str, Option<Due<'py>>)> {
-        let shared = self.states.clone();
-        let passed = self.apart(py, |engine| engine.pass(&mut locked(&shared), now, limit.unwrap_or(usize::MAX)))?;
-        Ok(match passed {
-            Passed::Done => ("done", None),
-            Passed::Left => ("left", None),
-            Passed::Python(due, number) => ("deadline", Some((due, self.key(py, number)))),
-        })
+        self.own(py).advance(py, now, limit)
     }
 
-    /// Whether the group has to be written before anything more is folded; until the next `complete`.
-    #[getter]
-    fn brimming(&self) -> bool {
-        self.brimming
+    fn queue(&self, py: Python, customer: &[u8], wake: i64) {
+        self.own(py).queue(customer, wake);
     }
 
-    // For Python's lane
-
-    /// Puts a deadline on the heap, unless an earlier one of this customer is there.
-    #[pyo3(name = "queue")]
-    fn py_queue(&mut self, customer: &[u8], wake: i64) {
-        let mut states = locked(&self.states);
-        let number = states.named(customer);
-        self.deadlines.queue(number, wake, &states);
+    fn release<'py>(&self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.own(py).release(py, customer)
     }
 
-    /// Leaves a customer to Python until the group is complete. If it was touched here, returns its state record
-    /// without changes, whether that is new or changed, worth and segments that the census has, and what was told.
-    #[allow(clippy::type_complexity)]
-    fn release<'py>(&mut self, py: Python<'py>, customer: &[u8]) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        let number = locked(&self.states).named(customer);
-        if !self.owned.insert(number) {
-            return Ok(None);
-        }
-        let Some(place) = self.index.remove(number) else { return Ok(None) };
-        let slot = &mut self.slots[place];
-        slot.void = true;
-        let mut data = vec![];
-        encode(&self.plan, &slot.profile, self.epoch, &mut data);
-        let counted = match &self.elsewhere {
-            None => {
-                let states = locked(&self.states);
-                let counted = states.state(number).and_then(summary);
-                counted.map(|(_, worth, segments)| (worth, PyBytes::new(py, segments)))
-            }
-            Some(_) => slot.counted.take().map(|(worth, segments)| (worth, PyBytes::new(py, &segments))),
-        };
-        let told = match slot.told.take() {
-            None => py.None().into_bound(py),
-            Some(told) => {
-                let outbox = PyList::empty(py);
-                for (version, at, data) in &told.outbox {
-                    outbox.append((version, at, PyBytes::new(py, data)))?;
-                }
-                let moves: Vec<_> = told
-                    .moves
-                    .iter()
-                    .map(|each| (each.version, each.scheme, each.origin, each.target, each.at))
-                    .collect();
-                let ahead: Vec<_> = told.ahead.iter().map(|each| (each.at, each.target)).collect();
-                (outbox, moves, ahead, told.caused, told.size).into_pyobject(py)?.into_any()
-            }
-        };
-        Ok(Some((PyBytes::new(py, &data), slot.dirty, counted, told).into_pyobject(py)?))
+    fn note_stale(&self, py: Python, customer: &[u8], since: f64, offset: i64) {
+        self.own(py).note_stale(customer, since, offset);
     }
 
-    // Forecasts that are not told yet
-
-    fn note_stale(&mut self, customer: &[u8], since: f64, offset: i64) {
-        let number = locked(&self.states).named(customer);
-        self.stale.note(number, since, offset);
+    fn drop_stale(&self, py: Python, customer: &[u8]) {
+        self.own(py).drop_stale(customer);
     }
 
-    fn drop_stale(&mut self, customer: &[u8]) {
-        let number = locked(&self.states).number(customer);
-        if let Some(number) = number {
-            self.stale.forget(number);
-        }
+    fn unforeseen(&self, py: Python) -> Option<i64> {
+        self.own(py).unforeseen()
     }
 
-    /// The lowest offset of the state of the customer that is not told for longest; None if there is none.
-    fn unforeseen(&mut self) -> Option<i64> {
-        self.stale.oldest().map(|(_, mark)| mark.offset)
+    fn take_stale<'py>(&self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
+        self.own(py).take_stale(py, before, limit)
     }
 
-    /// Takes customers off that are not told since `before` or longer, the oldest first.
-    fn take_stale<'py>(&mut self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
-        let mut taken = vec![];
-        while taken.len() < limit {
-            let Some(number) = self.stale.take(before) else { break };
-            taken.push(self.key(py, number));
-            if self.index.get(number).is_none() && !self.owned.contains(&number) {
-                self.let_go(&mut locked(&self.states), number);
-            }
-        }
-        taken
+    fn take_late(&self, py: Python) -> Vec<i64> {
+        self.own(py).take_late()
     }
 
-    // Out
-
-    /// Instants of the changes that time made since the last call.
-    fn take_late(&mut self) -> Vec<i64> {
-        std::mem::take(&mut self.late)
+    fn take_changed(&self, py: Python) -> Vec<(usize, i32, i32, bool, u64)> {
+        self.own(py).take_changed()
     }
 
-    /// Changes by scheme, origin, target (-1: none) and whether an event made them, since the last call.
-    fn take_changed(&mut self) -> Vec<(usize, i32, i32, bool, u64)> {
-        self.changed
-            .drain()
-            .map(|((scheme, origin, target, event), count)| (scheme, origin, target, event, count))
-            .collect()
-    }
-
-    /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the
-    /// instant of the event that caused each and its customer, states to keep, gains of the census, new customers,
-    /// and sizes of states above `large`. Assignments that were `told` before come first; they are taken out of there.
     #[pyo3(signature = (large, told = None))]
-    #[allow(clippy::type_complexity)]
     fn complete<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         large: usize,
         told: Option<&Bound<'py, Records>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
-        if let Some(told) = told {
-            std::mem::swap(&mut current, &mut told.borrow_mut());
-        }
-        let shared = self.states.clone();
-        let Completed { states, changes, current, entries, kept, gains, new, large } =
-            self.apart(py, |engine| engine.completed(&mut locked(&shared), current, large))?;
-        let list = PyList::empty(py);
-        for (packed, caused, customer) in entries {
-            list.append((PyBytes::new(py, &packed), caused, customer))?;
-        }
-        let dict = PyDict::new(py);
-        for (key, data) in kept {
-            dict.set_item(PyBytes::new(py, &key), PyBytes::new(py, &data))?;
-        }
-        (states, changes, current, list, dict, gains.list(py), new, large).into_pyobject(py)
+        self.own(py).complete(py, large, told)
     }
 
-    /// Entries for Redis of customers as they are, their assignments as Records if they are to be `told`, and whom
-    /// Python has to tell of.
     fn refresh<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
         customers: Vec<Bound<'py, PyBytes>>,
         told: bool,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
-        let (entries, left) = (PyList::empty(py), PyList::empty(py));
-        let plan = self.plan.clone();
-        let (spare, mut profile) = self.pool.pop().unwrap_or_default();
-        let mut found = vec![];
-        let shared = self.states.clone();
-        let mut states = locked(&shared);
-        for customer in customers {
-            let key = customer.as_bytes();
-            let number = states.number(key);
-            if number.is_some_and(|number| self.index.get(number).is_some() || self.owned.contains(&number)) {
-                left.append(&customer)?;
-                continue;
-            }
-            let sure = match self.read(&mut states, key, number, &mut profile)? {
-                Stored::Unknown => continue,
-                Stored::Unsure => Err(Unsure),
-                Stored::Read(..) => forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found),
-            };
-            match sure {
-                Err(Unsure) => left.append(&customer)?,
-                Ok(()) => {
-                    let packed = self.show(key, &profile, &found, &[], told.then_some(&mut current))?;
-                    entries.append((PyBytes::new(py, &packed), py.None(), text(key)?))?;
-                }
-            }
-        }
-        self.pool.push((spare, profile));
-        (entries, current, left).into_pyobject(py)
-    }
-}
-
-impl Engine {
-    /// An entry for Redis; the assignment goes to `current`, if that is given.
-    fn show(
-        &self,
-        key: &[u8],
-        profile: &Profile,
-        ahead: &[Forecast],
-        moves: &[Counted],
-        current: Option<&mut Records>,
-    ) -> PyResult<Vec<u8>> {
-        let customer = text(key)?;
-        if let Some(current) = current {
-            let data = current_data(&self.plan, customer, profile, ahead);
-            current.push(Some(key), Some(&data), &[(b"content-type", b"application/json")]);
-        }
-        Ok(entry(&self.plan, customer, profile, ahead, moves, self.partition, self.epoch))
-    }
-
-    fn completed(&mut self, here: &mut Table, mut current: Records, large: usize) -> PyResult<Completed> {
-        let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
-        let mut entries = Vec::with_capacity(self.told.len());
-        for &place in &self.told {
-            let slot = &self.slots[place];
-            if slot.void {
-                continue;
-            }
-            let Some(told) = &slot.told else { continue };
-            let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
-            entries.push((packed, told.caused, text(&slot.key)?.to_owned()));
-            for (version, at, data) in &told.outbox {
-                push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
-            }
-        }
-        let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
-        let mut kept = vec![];
-        let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
-        let mut data = Vec::with_capacity(1024);
-        for &place in &self.dirty {
-            let slot = &self.slots[place];
-            if slot.void {
-                continue;
-            }
-            data.clear();
-            let head = encode(&self.plan, &slot.profile, self.epoch, &mut data);
-            let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
-                Some(told) => {
-                    let record = with_outbox(&data, head, &told.outbox);
-                    states.push(Some(&slot.key), Some(&record), &[]);
-                    record.len()
-                }
-                None => {
-                    states.push(Some(&slot.key), Some(&data), &[]);
-                    data.len()
-                }
-            };
-            larger += usize::from(size > large);
-            let Some((_, worth, segments)) = summary(&data) else { continue };
-            let is_known = if self.elsewhere.is_some() {
-                if let Some((was, before)) = &slot.counted {
-                    gains.change(before, *was, segments, worth);
-                }
-                kept.push((slot.key.clone(), data.clone()));
-                slot.counted.is_some()
-            } else {
-                let known = here.state(slot.number).and_then(summary);
-                if let Some((_, was, before)) = known {
-                    gains.change(before, was, segments, worth);
-                }
-                let is_known = known.is_some();
-                here.keep(slot.number, &data);
-                is_known
-            };
-            if !is_known {
-                new += 1;
-                gains.add(segments, worth, 1);
-            }
-        }
-        self.renew(here);
-        Ok(Completed { states, changes, current, entries, kept, gains, new, large: larger })
-    }
-
-    /// Begins the next group.
-    fn renew(&mut self, states: &mut Table) {
-        const KEPT: usize = 8_192;
-        for number in self.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
-            self.let_go(states, number);
-        }
-        for mut slot in self.slots.drain(..) {
-            self.index.remove(slot.number);
-            if self.pool.len() < KEPT {
-                slot.key.clear();
-                self.pool.push((slot.key, slot.profile));
-            }
-        }
-        self.dirty.clear();
-        self.told.clear();
-        self.owned.clear();
-        self.by_time = 0;
-        self.brimming = false;
+        self.own(py).refresh(py, customers, told)
     }
 }

@@ -8,6 +8,7 @@ mod event_probe;
 mod fetched;
 mod message;
 mod old_state;
+mod partition;
 mod placement;
 mod plan;
 mod profile;

@@ -12,9 +12,9 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::deadline::Deadlines;
-use crate::engine::worth;
 use crate::event::{decode, digest, Event, Settings};
 use crate::message::{change_data, current_data, Told};
+use crate::partition::worth;
 use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile, UNSET};
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};

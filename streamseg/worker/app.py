@@ -20,6 +20,7 @@ from mode import CrashingSupervisor
 from yarl import URL
 
 from streamseg.core.errors import InputError, TryAgainError
+from streamseg.worker.apart import Threads
 from streamseg.worker.batches import (
     BatchScheduler,
     BatchTransport,
@@ -107,7 +108,9 @@ class ShellApp(faust.App):
         """Changelog records that came through Faust's own recovery, not in bulk."""
         self.lease = Lease(settings.session_seconds)
         super().__init__(settings.group, **_faust_settings(settings))
-        self.shell = Shell(self.readings, Log(self._aiokafka_producer, settings.max_record_bytes), self)
+        self._threads = Threads()
+        log = Log(self._aiokafka_producer, settings.max_record_bytes, self._threads)
+        self.shell = Shell(self.readings, log, self, self._threads)
 
     def client(self, kind: type[Any], **settings: Any) -> Any:
         """Make an aiokafka client of some kind that knows the brokers and how to log in."""
@@ -139,6 +142,7 @@ class ShellApp(faust.App):
         """Stop what runs beside the partitions, last of all."""
         await super().on_shutdown()
         await self.shell.close()
+        self._threads.close()
         await self.owner.stop()
 
     async def _check_topics(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from streamseg.core.assignment import Forecast
 from streamseg.core.change import Change, Reason
@@ -34,18 +34,24 @@ from streamseg.worker.partition import (
 )
 from streamseg.worker.placement import MURMUR2
 from streamseg.worker.redis_entry import Move, PackedEntry
-from streamseg.worker.settings import MAX_RECORD_BYTES
+from streamseg.worker.settings import MAX_RECORD_BYTES, Store
 from streamseg.worker.states import States
 from streamseg.worker.tolerance import Tally
 
 if TYPE_CHECKING:
     from streamseg_engine import Engine
 
-FOLD_EVENTS = 2_000
+FOLD_EVENTS = 8_000
+"""Events folded in one go by another thread."""
+FOLD_EVENTS_HERE = 2_000
+"""The same where the loop waits for it."""
 GROUP_EVENTS = 64_000
+APART_EVENTS = 500
+"""So many events at once, or customers, are work for a thread of their own."""
 GROUP_DEADLINES = 1_200
 """See partition.py: in as much time there is room for more."""
 
+T = TypeVar("T")
 HandOver = Callable[[str, Told], None]
 """Takes what the core had published of a customer in this group."""
 
@@ -55,6 +61,7 @@ class CompiledCustomers(Customers):
 
     def __init__(self, definitions: Definitions, begin: Callable[[object], Engine], hand_over: HandOver) -> None:
         self._begin = begin
+        self._epoch = 0
         self.engine = begin({})
         self._hand_over = hand_over
         super().__init__(definitions)
@@ -62,11 +69,11 @@ class CompiledCustomers(Customers):
     @property
     def epoch(self) -> int:
         """What records are marked with: whose they are."""
-        return self.engine.epoch
+        return self._epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self.engine.epoch = epoch
+        self.engine.epoch = self._epoch = epoch
 
     def state(self, customer: str) -> State | None:
         """The decoded state of a customer, who is in Python's lane from now on."""
@@ -120,7 +127,7 @@ class CompiledCustomers(Customers):
         """Takes over the states of a partition. The core has their deadlines."""
         self._states = states
         before, self.engine = self.engine, self._begin(states)
-        self.engine.epoch, self.engine.clock = before.epoch, before.clock
+        self.engine.epoch, self.engine.clock = self._epoch, before.clock
         self.engine.observed_from = before.observed_from
         customers, gains = self.engine.load()
         self.gain(gains, customers)
@@ -257,18 +264,36 @@ class CompiledPartition(Partition):
         super()._show(group, [key.decode() for key in left], told=told)
         group.told = current
 
-    def _fold_events(
+    async def _advance(self, now: Instant) -> None:
+        engine = self.customers.engine
+        while (due := (await self._done(True, engine.advance, now, self.group_deadlines))[1]) is not None:
+            self.segmenter.fire(*due)
+
+    @property
+    def _goes_apart(self) -> bool:
+        """Whether the core needs no Python amid its work: the states are in its own memory."""
+        return self._settings.store is Store.MEMORY
+
+    async def _done(self, is_long: bool, work: Callable[..., T], *arguments: object) -> T:
+        """Has the core do something, by another thread if it takes long."""
+        if is_long and self._goes_apart:
+            return await self._shell.apart(work, *arguments)
+        return work(*arguments)
+
+    async def _fold_events(
         self, group: Group, batch: Batch, latest: Instant | None, tally: Tally, counts: Counter[Taken]
     ) -> int:
         topic, events, start = batch.topic, batch.records, batch.done
-        end = min(start + FOLD_EVENTS, len(events))
+        end = min(start + (FOLD_EVENTS if self._goes_apart else FOLD_EVENTS_HERE), len(events))
         place = start
         while place < end and not self._brimming:
             if topic == self._rekeyed or topic not in self._observed:
                 place += self._fold_one(group, topic, events[place], latest, tally, counts)
                 continue
             engine = self.customers.engine
-            taken, how, deadline, results = engine.fold(events, place, end - place, topic, latest, *self._mark)
+            taken, how, deadline, results = await self._done(
+                end - place >= APART_EVENTS, engine.fold, events, place, end - place, topic, latest, *self._mark
+            )
             place += taken
             tally.accept(taken)
             for type_class, result, number in results:
@@ -284,10 +309,12 @@ class CompiledPartition(Partition):
             self._brimming |= engine.brimming
         return place - start
 
-    def _complete(self, group: Group) -> None:
-        super()._complete(group)
+    async def _complete(self, group: Group) -> None:
+        await super()._complete(group)
         customers, engine = self.customers, self.customers.engine
-        states, changes, current, entries, kept, gains, new, large = engine.complete(MAX_STATE_BYTES, group.told)
+        states, changes, current, entries, kept, gains, new, large = await self._done(
+            engine.touched >= APART_EVENTS, engine.complete, MAX_STATE_BYTES, group.told
+        )
         customers.kept(kept)
         customers.gain(gains, new)
         self._metrics.large_states.inc(large)

@@ -103,6 +103,7 @@ class Group:
     counts: Counts = field(default_factory=dict)
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
+    observed_from: Instant = COMPLETE
     sources: dict[str, int] = field(default_factory=dict)
     rejections: dict[str, Rejections] = field(default_factory=dict)
     whole: str = ""
@@ -199,6 +200,7 @@ class Partition:
         self._observed: dict[str, Instant] = {}
         self._published = 0
         self._settled_clock: Instant = 0
+        self._settled_observed_from: Instant = self.segmenter.observed_from
         self._settled_sources: dict[str, int] = {}
         self._settled_rejections: dict[str, Rejections] = {}
         self._checkpointed: Checkpoint | None = None
@@ -251,7 +253,7 @@ class Partition:
         self.segmenter.expect(self.customers.load(loaded.states))
         if checkpoint is not None:
             self.segmenter.clock = self._settled_clock = checkpoint.clock
-            self.segmenter.observed_from = checkpoint.observed_from
+            self.segmenter.observed_from = self._settled_observed_from = checkpoint.observed_from
             self._settled_sources = dict(checkpoint.sources)
             self._settled_rejections = dict(checkpoint.rejections)
             for topic, known in checkpoint.rejections.items():
@@ -361,7 +363,7 @@ class Partition:
         folded = 0
         while folded < self.group_events and not (self._brimming or self._stopping):
             if self._batches:
-                folded += self._fold(group, self._batches[0])
+                folded += await self._fold(group, self._batches[0])
                 await asyncio.sleep(0)
             elif self._writing:
                 await self._work.wait()
@@ -371,7 +373,7 @@ class Partition:
 
     async def _hand_on(self, group: Group, *, always: bool = False) -> None:
         """Completes a group and queues it to be written; waits while two are queued already."""
-        self._complete(group)
+        await self._complete(group)
         if always or not group.empty:
             self._writing += 1
             await self._commits.put(group)
@@ -386,8 +388,12 @@ class Partition:
             if self.segmenter.next_deadline > now:
                 self.segmenter.clock = now
                 return
-            self.segmenter.advance(now, self.group_deadlines)
+            await self._advance(now)
             await self._hand_on(Group())
+
+    async def _advance(self, now: Instant) -> None:
+        """Fires some of the deadlines up to `now`."""
+        self.segmenter.advance(now, self.group_deadlines)
 
     async def _refresh(self) -> None:
         """Tells of forecasts that moved though no segment did, and no group comes that could tell of them."""
@@ -466,7 +472,7 @@ class Partition:
 
     # Folding
 
-    def _fold(self, group: Group, batch: Batch) -> int:
+    async def _fold(self, group: Group, batch: Batch) -> int:
         """Applies the next events of a batch; returns how many. Brimming: the group has to be written first."""
         started = time.perf_counter()
         if not batch.records[0].offset:
@@ -475,7 +481,7 @@ class Partition:
         counts: Counter[Taken] = Counter()
         tally = self._tallies[batch.topic]
         latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None
-        done = self._fold_events(group, batch, latest, tally, counts)
+        done = await self._fold_events(group, batch, latest, tally, counts)
         if done:
             self._sources[batch.topic] = batch.records[batch.done + done - 1].offset + 1
         batch.done += done
@@ -488,7 +494,7 @@ class Partition:
         self._metrics.batch_seconds.observe(time.perf_counter() - started)
         return done
 
-    def _fold_events(
+    async def _fold_events(
         self, group: Group, batch: Batch, latest: Instant | None, tally: Tally, counts: Counter[Taken]
     ) -> int:
         done = 0
@@ -625,7 +631,7 @@ class Partition:
         self._told.setdefault(customer, Told()).ahead = ahead
         self._refreshed(customer)
 
-    def _complete(self, group: Group) -> None:
+    async def _complete(self, group: Group) -> None:
         """Encodes the states that changed and what is told of them."""
         shadowed, self._shadowed = self._shadowed, set()
         for customer in shadowed:
@@ -644,7 +650,7 @@ class Partition:
         for labels, count in self._changed.items():
             self._metrics.changes.labels(*labels).inc(count)
         self._changed.clear()
-        group.clock = self.segmenter.clock
+        group.clock, group.observed_from = self.segmenter.clock, self.segmenter.observed_from
         group.sources = dict(self._sources)
         group.rejections = {topic: tally.record() for topic, tally in self._tallies.items()}
         group.unforeseen = self._unforeseen()
@@ -717,6 +723,7 @@ class Partition:
         for ack in group.acks:
             await ack()
         self._settled_clock, self._settled_sources = group.clock, group.sources
+        self._settled_observed_from = group.observed_from
         self._settled_rejections = group.rejections
         self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.counts, group.whole)
         await self._view.room()
@@ -768,7 +775,7 @@ class Partition:
             shown.assignments,
             self._settled_clock,
             self._settled_sources,
-            self.segmenter.observed_from,
+            self._settled_observed_from,
             self._definitions.hash,
             shown.forecasts,
             self.customers.epoch,

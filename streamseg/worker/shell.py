@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer
 from faust.types import TP
 
 from streamseg.core.units import Instant
+from streamseg.worker.apart import Apart, here
 from streamseg.worker.log import Log
 from streamseg.worker.reading import Readings
 from streamseg.worker.store import LOAD_SETTINGS, ChangelogLoader
@@ -18,8 +19,10 @@ from streamseg.worker.store import LOAD_SETTINGS, ChangelogLoader
 class Shell:
     """The owner's view of Kafka: how far it is, whose the partitions are, and where to append."""
 
-    def __init__(self, readings: Readings, log: Log, app: Any) -> None:
+    def __init__(self, readings: Readings, log: Log, app: Any, apart: Apart = here) -> None:
         self.log = log
+        self.apart = apart
+        """Where work is done that takes long."""
         self._readings = readings
         self._app = app
         self._asker: AIOKafkaConsumer | None = None

@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ from streamseg.worker.partition import Group, Partition
 from streamseg.worker.settings import Keys
 from streamseg.worker.states import States
 from tests.engine.stories import PLAIN, READINGS, RETURNS, STRANGE, Tale, supported, tales
-from tests.engine.twins import Pair, Record, compiled, fold, items, load, pure, seen, stored
+from tests.engine.twins import Pair, Record, at_once, compiled, fetched, fold, items, load, pure, seen, stored
 from tests.properties.timelines import START
 
 THOROUGH = settings(
@@ -279,6 +280,31 @@ def test_most_random_events_stay_in_the_core_and_customers_are_handed_over_amid_
     assert noted["deadlines for Python"] > 10
 
 
+# Threads
+
+
+def test_who_looks_while_another_thread_folds_waits_and_finds_what_came_of_it() -> None:
+    made = numbered(line for _, line in Shop(customers=500, events=20_000, currency="USD").lines())
+    partition, alone = (compiled(definitions_of(FILES[0])) for _ in range(2))
+    expected = [seen(alone, group) for group in fold(alone, fetched(made))]
+    engine, clocks, done = partition.customers.engine, list[int](), threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            clocks.append(engine.clock)
+            assert engine.touched >= 0
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        found = [seen(partition, group) for group in fold(partition, fetched(made))]
+    finally:
+        done.set()
+        looking.join()
+    assert found == expected
+    assert clocks == sorted(clocks)
+
+
 # Lanes
 
 
@@ -322,9 +348,9 @@ def all_changes(partition: Partition, records: list[Record]) -> list[Any]:
     groups = list(fold(partition, records))
     while not partition.segmenter.advance(partition.segmenter.clock, 3):
         groups.append(Group())
-        partition._complete(groups[-1])
+        at_once(partition._complete(groups[-1]))
     groups.append(Group())
-    partition._complete(groups[-1])
+    at_once(partition._complete(groups[-1]))
     return [each[:2] for group in groups for each in items(group.changes)]
 
 

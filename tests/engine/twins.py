@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from prometheus_client import CollectorRegistry
+from streamseg_engine import Fetched
 
 from streamseg.core.definitions import Definitions
 from streamseg.formats import state as records
 from streamseg.formats.native_plan import plan
+from streamseg.worker.apart import here
 from streamseg.worker.compiled import CompiledPartition
 from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
@@ -23,6 +28,7 @@ from streamseg.worker.settings import Clock, Keys, Names, Settings
 from streamseg.worker.states import States
 
 TOPIC = "events"
+T = TypeVar("T")
 
 
 class Record(NamedTuple):
@@ -43,7 +49,7 @@ def settings(**given: Any) -> Settings:
 
 def make(kind: type[Partition], definitions: Definitions, keys: Keys = Keys.REKEY, partitions: int = 1) -> Partition:
     """The first partition of so many, that nothing was loaded into."""
-    shell = SimpleNamespace(log=None, monotonic=lambda: 0.0, wall_clock=lambda: 0, partitions=partitions)
+    shell = SimpleNamespace(log=None, monotonic=lambda: 0.0, wall_clock=lambda: 0, partitions=partitions, apart=here)
     made = kind(
         0, definitions, settings(keys=keys), Placement(keys, partitions), cast("Any", shell), cast("Any", None),
         Metrics(definitions),
@@ -98,7 +104,22 @@ def pure(definitions: Definitions, keys: Keys = Keys.REKEY, partitions: int = 1)
     return make(Partition, definitions, keys, partitions)
 
 
-def fold(partition: Partition, records: Sequence[Record], topic: str = TOPIC) -> Iterator[Group]:
+def fetched(records: Sequence[Record]) -> Sequence[Any]:
+    """Records as the core reads them from what a broker sends; as they are if their offsets are in no order."""
+    if not records or any(one.offset >= following.offset for one, following in pairwise(records)):
+        return records
+    builder, base = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 30), records[0].offset
+    for record in records:
+        builder.append(record.offset - base, 0, record.key, record.value, list(record.headers))
+    batch = bytearray(builder.build())
+    struct.pack_into(">q", batch, 0, base)
+    read = Fetched.read(bytes(batch), base, [])
+    assert read is not None
+    assert len(read) == len(records)
+    return read
+
+
+def fold(partition: Partition, records: Sequence[Any], topic: str = TOPIC) -> Iterator[Group]:
     """The groups that these events come to."""
 
     async def ack() -> None: ...
@@ -109,9 +130,18 @@ def fold(partition: Partition, records: Sequence[Record], topic: str = TOPIC) ->
         group = Group()
         partition._brimming = False
         while partition._batches and not partition._brimming:
-            partition._fold(group, batch)
-        partition._complete(group)
+            at_once(partition._fold(group, batch))
+        at_once(partition._complete(group))
         yield group
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine comes to that waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    raise AssertionError("it waits")
 
 
 def stored(partition: Partition) -> dict[bytes, bytes]:
@@ -139,12 +169,13 @@ class Pair:
 
     def fold(self, records: Sequence[Record], topic: str = TOPIC) -> None:
         """Folds events, and compares group by group."""
-        expected, got = (list(self._seen(one, records, topic)) for one in self.both)
+        expected = list(self._seen(self.pure, records, topic))
+        got = list(self._seen(self.compiled, fetched(records), topic))
         for number, (theirs, ours) in enumerate(zip(expected, got, strict=False)):
             same(ours, theirs, f"group {number}")
         assert len(got) == len(expected)
 
-    def _seen(self, partition: Partition, records: Sequence[Record], topic: str) -> Iterator[Mapping[str, Any]]:
+    def _seen(self, partition: Partition, records: Sequence[Any], topic: str) -> Iterator[Mapping[str, Any]]:
         for group in fold(partition, records, topic):
             yield seen(partition, group)
 
@@ -170,15 +201,15 @@ class Pair:
         done = False
         while not done:
             done, group = partition.segmenter.advance(now, limit), Group()
-            partition._complete(group)
+            at_once(partition._complete(group))
             made += items(group.changes)
         states = {key: plain(partition, data) for key, data in stored(partition).items()}
         return sorted(made), states, partition.segmenter.clock, sorted(partition.customers.census.rows())
 
     def complete(self) -> None:
         expected, got = Group(), Group()
-        self.pure._complete(expected)
-        self.compiled._complete(got)
+        at_once(self.pure._complete(expected))
+        at_once(self.compiled._complete(got))
         same(seen(self.compiled, got), seen(self.pure, expected))
 
     def show(self, customers: Iterable[str], *, told: bool) -> None:
@@ -189,7 +220,7 @@ class Pair:
         for one in self.both:
             group = Group()
             one._show(group, list(customers), told=told)
-            one._complete(group)
+            at_once(one._complete(group))
             found.append(seen(one, group))
         same(found[1], found[0])
 

@@ -458,6 +458,9 @@ def simulated(world: World) -> Iterator[None]:
         at_once = world.dice.choice([1, 2, partition.REFRESHED])
         for module in (compiled, partition):
             patches.enter_context(mock.patch.object(module, "REFRESHED", at_once))
+        # Work apart, during which others have a turn, may be as short as one event.
+        for module, least in ((compiled, "APART_EVENTS"), (log, "APART_RECORDS")):
+            patches.enter_context(mock.patch.object(module, least, world.dice.choice([1, getattr(module, least)])))
         patches.enter_context(mock.patch.object(memory, "give_back"))
         patches.enter_context(mock.patch.object(profile, "RING_BYTES", world.dice.choice(REMEMBERED_BYTES)))
         patches.enter_context(mock.patch.object(keeper, "Metrics", return_value=METRICS))

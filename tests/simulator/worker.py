@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from aiokafka import TopicPartition
 from faust.types import TP
@@ -37,6 +37,8 @@ from streamseg.worker.store import PartitionStore
 from streamseg.worker.tolerance import Tolerance
 from tests.simulator.broker import LOADS, LOOKS, Batch, Broker, Metadata, Record
 from tests.simulator.loop import WORKER, SimulatedLoop
+
+T = TypeVar("T")
 
 EVENTS = "events"
 ENGINE = "STREAMSEG_ENGINE"
@@ -151,13 +153,19 @@ class SimulatedProducer:
         return self._broker.send(self._worker, (topic, partition), batch)
 
 
+async def apart(work: Callable[..., T], *arguments: object) -> T:
+    """Does work while others have a turn."""
+    await asyncio.sleep(0)
+    return work(*arguments)
+
+
 class SimulatedShell(Shell):
     """The shell on the story's clock."""
 
     _app: SimulatedWorker
 
     def __init__(self, readings: Readings, log: Log, app: Any) -> None:
-        super().__init__(readings, log, app)
+        super().__init__(readings, log, app, apart)
 
     @property
     def generation(self) -> int:
