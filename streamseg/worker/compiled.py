@@ -45,11 +45,12 @@ FOLD_EVENTS = 8_000
 """Events folded in one go by another thread."""
 FOLD_EVENTS_HERE = 2_000
 """The same where the loop waits for it."""
+APART_EVENTS = 2_000
+"""So many events at once, or customers, are work for a thread of their own: of less, the change of threads is too much."""
 GROUP_EVENTS = 64_000
-APART_EVENTS = 500
-"""So many events at once, or customers, are work for a thread of their own."""
-GROUP_DEADLINES = 1_200
-"""See partition.py: in as much time there is room for more."""
+GROUP_DEADLINES = 300
+"""See partition.py: in as much time there is room for more events. An event amid a herd of deadlines waits for two groups
+of them, and the writing of each."""
 
 T = TypeVar("T")
 HandOver = Callable[[str, Told], None]
@@ -263,11 +264,6 @@ class CompiledPartition(Partition):
         group.entries += [PackedEntry(*entry) for entry in entries]
         super()._show(group, [key.decode() for key in left], told=told)
         group.told = current
-
-    async def _advance(self, now: Instant) -> None:
-        engine = self.customers.engine
-        while (due := (await self._done(True, engine.advance, now, self.group_deadlines))[1]) is not None:
-            self.segmenter.fire(*due)
 
     @property
     def _goes_apart(self) -> bool:

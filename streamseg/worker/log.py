@@ -22,15 +22,16 @@ logger = logging.getLogger("streamseg.worker")
 Item = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """A record's key (None only where the original had none), its value (None deletes the key), and its headers."""
 
-BATCH_BYTES = 512 << 10
-"""Size at which what is appended is cut into batches."""
+BATCH_BYTES = 1_000_000
+"""Size at which what is appended is cut into batches: a broker takes 1,048,588 by default, and one batch of a partition at
+a time."""
 RECORD_OVERHEAD = 128
 """More than what a record and the head of its batch add to key, value and headers, in bytes."""
 HEADER_OVERHEAD = 12
 MOST_HEADERS = 4_096
 """More than what the headers of any record of ours have together."""
 
-APART_RECORDS = 500
+APART_RECORDS = 2_000
 """So many records of the compiled core are batches for another thread to compress."""
 NATIVE_COMPRESSIONS: dict[str | None, Literal["none", "snappy"]] = {None: "none", "snappy": "snappy"}
 """What aiokafka's producer and the compiled core call the compressions that the latter has."""

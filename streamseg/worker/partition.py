@@ -334,7 +334,8 @@ class Partition:
     async def _fold_all(self) -> None:
         with fatal(f"partition {self.number}"):
             while not self._stopping:
-                await self._work.wait()
+                if not self._batches:
+                    await self._work.wait()
                 self._work.clear()
                 await self._fold_arrived()
                 await self._pass_time()
@@ -388,12 +389,12 @@ class Partition:
             if self.segmenter.next_deadline > now:
                 self.segmenter.clock = now
                 return
-            await self._advance(now)
+            if self._writing >= 2:  # one is ready: events that come meanwhile go before more of these
+                await self._work.wait()
+                self._work.clear()
+                continue
+            self.segmenter.advance(now, self.group_deadlines)
             await self._hand_on(Group())
-
-    async def _advance(self, now: Instant) -> None:
-        """Fires some of the deadlines up to `now`."""
-        self.segmenter.advance(now, self.group_deadlines)
 
     async def _refresh(self) -> None:
         """Tells of forecasts that moved though no segment did, and no group comes that could tell of them."""
