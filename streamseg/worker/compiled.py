@@ -46,11 +46,9 @@ FOLD_EVENTS = 8_000
 FOLD_EVENTS_HERE = 2_000
 """The same where the loop waits for it."""
 APART_EVENTS = 2_000
-"""So many events at once, or customers, are work for a thread of their own: of less, the change of threads is too much."""
+"""So many events at once, or customers, are work for a thread of their own; for less it is not worth the change."""
 GROUP_EVENTS = 64_000
-GROUP_DEADLINES = 300
-"""See partition.py: in as much time there is room for more events. An event amid a herd of deadlines waits for two groups
-of them, and the writing of each."""
+"""See partition.py: in as much time there is room for more."""
 
 T = TypeVar("T")
 HandOver = Callable[[str, Told], None]
@@ -207,7 +205,6 @@ class CompiledPartition(Partition):
     customers: CompiledCustomers
     segmenter: CompiledSegmenter
     group_events = GROUP_EVENTS
-    group_deadlines = GROUP_DEADLINES
     compiled = True
     plan: bytes
     """What the core applies: see native_plan.py."""
@@ -234,7 +231,7 @@ class CompiledPartition(Partition):
             by_murmur2=self._placement.rule == MURMUR2,
             by_key=self._placement.by_key,
             outbox_bytes=OUTBOX_BYTES,
-            deadlines_at_once=GROUP_DEADLINES,
+            deadlines_at_once=self.group_deadlines,
             batch_bytes=BATCH_BYTES,
             max_record_bytes=MAX_RECORD_BYTES,
             source=self._names.source,

@@ -23,8 +23,7 @@ Item = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """A record's key (None only where the original had none), its value (None deletes the key), and its headers."""
 
 BATCH_BYTES = 1_000_000
-"""Size at which what is appended is cut into batches: a broker takes 1,048,588 by default, and one batch of a partition at
-a time."""
+"""Size at which what is appended is cut into batches: a broker takes 1,048,588 by default."""
 RECORD_OVERHEAD = 128
 """More than what a record and the head of its batch add to key, value and headers, in bytes."""
 HEADER_OVERHEAD = 12

@@ -62,8 +62,8 @@ GROUP_EVENTS = 4_000
 """Events in one group at most: when many wait, one state record does for more of a customer's events."""
 FOLD_EVENTS = 500
 """Events folded in one go: some tens of milliseconds, after which others have a turn."""
-GROUP_DEADLINES = 500
-"""Changes by time in a group, about: events do not wait for more of them, only for their own customer's."""
+GROUP_DEADLINES = 300
+"""Changes by time in a group, about. An event amid a herd of them waits for two such groups, and for their writing."""
 WAITING_EVENTS = 130_000
 """Above this the partition is not fetched any more until it has caught up."""
 REFRESHED = 200
