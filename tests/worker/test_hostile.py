@@ -116,6 +116,22 @@ def test_odd_offsets_and_times_of_records_change_nothing_and_a_changelog_may_hol
         assert worker.total("streamseg_events_total") == 1
 
 
+@pytest.mark.parametrize("compression", [None, "snappy", "gzip", "lz4", "zstd"])
+def test_events_count_however_their_producers_compress_them(site: Site, compression: str | None) -> None:
+    site.create()
+    do(send_compressed(site, compression, wall_clock()))
+    with site.worker() as worker:
+        site.wait_until_done([worker])
+        assert applied(worker) == worker.total("streamseg_events_total") == 300
+
+
+async def send_compressed(site: Site, compression: str | None, now: int) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=site.kafka, compression_type=compression, linger_ms=50) as producer:
+        for number in range(300):
+            customer = f"c-{number % 30}"
+            await producer.send(site.events[0], text(now, id=f"z-{number}", customer_id=customer), customer.encode())
+
+
 def write_what_is_of_nobody(site: Site) -> None:
     """A customer who was deleted, a record of another version, no checkpoint; a checkpoint of a topic of old."""
     site.create_topic(site.changelog, site.partitions, COMPACT)
