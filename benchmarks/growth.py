@@ -26,7 +26,7 @@ from benchmarks.processes import warn_if_busy
 from benchmarks.programs import peers_python
 from benchmarks.traffic import Traffic
 from benchmarks.worker import Setup, drained, running, wait_until_ready
-from benchmarks.writer import append, delete_topics
+from benchmarks.writer import append, append_steadily, delete_topics
 from streamseg import services
 from streamseg.core.units import DAY
 
@@ -68,6 +68,8 @@ class Point:
     """Of each customer, before, on average."""
     partitions: int = 4
     workers: int = 1
+    rate: int = 0
+    """Measured events a second; 0: all wait when it begins."""
 
     def definitions(self) -> str:
         """A scheme with so many segments: each for a spend that is lower than that of the one before it."""
@@ -89,18 +91,22 @@ class Point:
 BASE = Point()
 WIDE = Point(customers=20_000, events=200)
 DEEP = Point(customers=10_000, days=90)
+STEADY = Point(rate=20_000)
+STEADY_SECONDS = 10
 Series = Mapping[str, tuple[str, Sequence[Point]]]
 
 
 def series(base: Point, *, quick: bool = False) -> Series:
     """The series by name: the field that grows, and its points."""
     wide, deep = (base, base) if quick else (WIDE, DEEP)
+    steady = replace(base, rate=QUICK_RATE) if quick else STEADY
 
     def grow(of: Point, name: str, full: Sequence[int], small: Sequence[int]) -> tuple[str, Sequence[Point]]:
         return name, [replace(of, **{name: value}) for value in (small if quick else full)]
 
     return {
         "customers": grow(base, "customers", (10_000, 100_000, 1_000_000, 3_000_000), (1_000, 10_000)),
+        "steady": grow(steady, "customers", (10_000, 100_000, 1_000_000, 3_000_000), (1_000, 10_000)),
         "segments": grow(base, "segments", (5, 10, 20, 50, 100), (5, 20)),
         "windows": grow(wide, "days", (7, 30, 90, 365), (7, 90)),
         "events": grow(deep, "events", (10, 100, 1_000, 10_000), (10, 100)),
@@ -110,8 +116,10 @@ def series(base: Point, *, quick: bool = False) -> Series:
 
 
 QUICK = Point(customers=2_000)
+QUICK_RATE = 10_000
 TITLES = {
-    "customers": "customers",
+    "customers": "customers, when all events wait",
+    "steady": f"customers, at {STEADY.rate:,} events/s",
     "segments": "segments",
     "windows": "days of the windows",
     "events": "events a customer had",
@@ -139,9 +147,13 @@ async def measure(setup: Setup, point: Point, events: int) -> Cost:
     traffic = Traffic(point.customers, point.partitions)
     with running(setup, point.workers) as workers:
         await wait_until_ready(workers, point.partitions)
+        events = max(events, point.rate * STEADY_SECONDS)
         made = [traffic.event(models.clock + 1 + number // EVENTS_A_MS) for number in range(events)]
         before = sum(worker.cpu for worker in workers)
-        await append(setup.kafka, setup.events, made, point.partitions)
+        if point.rate:
+            await append_steadily(setup.kafka, setup.events, made, point.rate, point.partitions)
+        else:
+            await append(setup.kafka, setup.events, made, point.partitions)
         await drained(workers, events)
         cpu = sum(worker.cpu for worker in workers) - before
         mb = sum(worker.mb() for worker in workers)
@@ -171,7 +183,7 @@ class Growth:
             if point not in known:
                 known[point] = asyncio.run(self._measure(point, len(known)))
             value, cost = getattr(point, grown), known[point]
-            click.echo(f"{value:>10,} {TITLES[name]:24}{cost.microseconds:>8.1f} µs{cost.mb:>8,.0f} MB", err=True)
+            click.echo(f"{value:>10,} {TITLES[name]:34}{cost.microseconds:>8.1f} µs{cost.mb:>8,.0f} MB", err=True)
             yield value, cost
 
     async def _measure(self, point: Point, number: int) -> Cost:

@@ -10,7 +10,12 @@ import sys
 
 from benchmarks.chart import OURS, plt
 
-TITLES = {"windows": "days of the windows", "events": "events a customer had"}
+TITLES = {
+    "customers": "customers, all events wait",
+    "steady": "customers, steady rate",
+    "windows": "days of the windows",
+    "events": "events a customer had",
+}
 ROOM = 1.1
 """Above the highest point."""
 
@@ -37,6 +42,8 @@ def main() -> None:
         panel.minorticks_off()
         panel.set_title(TITLES.get(name, name))
         panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels.flat[len(found) :]:
+        panel.set_axis_off()
     panels[0][0].set_ylim(0, ROOM * max(point["microseconds"] for points in found.values() for point in points))
     for row in panels:
         row[0].set_ylabel("µs of CPU an event")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -10,6 +12,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 PARTITIONS = 4
 BATCH_BYTES = 1 << 19
+SLICES = 100
+"""How often in a second a steady load is appended."""
 
 
 class Record(NamedTuple):
@@ -80,6 +84,21 @@ async def append(kafka: str, topic: str, records: Iterable[Record], partitions: 
             for partition, batches in enumerate(waiting):
                 if batches:
                     await producer.send_batch(batches.pop(), topic, partition=partition)
+        await producer.flush()
+
+
+async def append_steadily(
+    kafka: str, topic: str, records: Sequence[Record], rate: int, partitions: int = PARTITIONS
+) -> None:
+    """Appends so many records a second, on a schedule that waits for nobody."""
+    at_once = max(1, rate // SLICES)
+    async with AIOKafkaProducer(bootstrap_servers=kafka, max_batch_size=BATCH_BYTES) as producer:
+        started = time.perf_counter()
+        for start in range(0, len(records), at_once):
+            await asyncio.sleep(max(0.0, started + start / rate - time.perf_counter()))
+            for partition, batches in enumerate(_batches(producer, records[start : start + at_once], partitions)):
+                for batch in batches:
+                    await producer.send_batch(batch, topic, partition=partition)
         await producer.flush()
 
 

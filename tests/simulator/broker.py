@@ -117,7 +117,7 @@ class Broker:
         self.commits: list[tuple[int, TopicPartition, int]] = []
         """When (as an arrival), where, up to which offset; each that moved something."""
         self.slipped: set[tuple[TopicPartition, int]] = set()
-        """What came from a worker that had no lease any more: it had been asked before it froze."""
+        """What came from a worker without a lease: it was asked before it froze, or has died since it sent."""
         self.arrivals = 0
         self.slow = 0.0
         """How long acknowledgements may take, at most, beyond what is usual."""
@@ -240,7 +240,7 @@ class Broker:
             self.loop.later(delay, self._answer, connection, sending, RefusedError("the broker refuses"))
             return
         first = self.write(connection.place, sending.items)
-        if sending.asked and not self._may_send(worker):
+        if (sending.asked or sending.gone) and not self._may_send(worker):
             self.slipped |= {(connection.place, first + place) for place in range(len(sending.items))}
         self.trace(f"{worker} → {topic}/{partition}: {first} to {first + len(sending.items) - 1}")
         answer: Exception | Metadata = Metadata(first)

@@ -204,7 +204,7 @@ class Judge:
             self._judge_time(current)
 
     def _current(self, number: int) -> dict[str, dict[str, Any]]:
-        """The last assignment of each customer; none is followed by an older one, but of a worker without a lease."""
+        """The last assignment of each customer; none is followed by an older one, but of the dead and the expelled."""
         current: dict[str, dict[str, Any]] = {}
         for record in self._logs[NAMES.current, number]:
             shown = json.loads(record.value or b"")
