@@ -125,7 +125,7 @@ impl Records {
     fn place(&mut self, contents: usize) -> (&mut Batch, usize, usize) {
         let fits = self.batches.last().is_some_and(|batch| {
             let size = 2 + varint_size(batch.count as i64) + contents;
-            HEAD + batch.body.len() + sized(size) <= self.batch_bytes
+            HEAD + batch.body.len() + sized(size) < self.batch_bytes // as aiokafka cuts them
         });
         if !fits {
             // After a full batch expect another.

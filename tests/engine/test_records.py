@@ -8,7 +8,7 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from streamseg_engine import Records, stamp
 
@@ -49,6 +49,7 @@ def aiokafkas(items: list[Item], batch_bytes: int, codec: int) -> list[tuple[int
 
 
 @given(items, st.sampled_from([0, 100, 600, 16_384, 1 << 20]))
+@example([(None, None, []), (None, None, []), (None, None, [("0", b""), ("0", bytes(12))])], 100)  # just as large
 def test_batches_without_compression_are_aiokafkas_to_the_last_byte(items: list[Item], batch_bytes: int) -> None:
     assert ours(items, batch_bytes, "none") == aiokafkas(items, batch_bytes, 0)
 
