@@ -37,10 +37,12 @@ class Faults:
     def __init__(self, world: World, dice: random.Random) -> None:
         self._world, self._dice = world, dice
         self.injected: Counter[str] = Counter()
-        self._left = dice.randrange(1, 8)
+        self._left = dice.randrange(1, 12)
         self._kinds = [kind for kind in WEIGHTS if dice.random() < 0.6] or ["kill"]
         if dice.random() < 0.3:  # one thing again and again is what chance alone seldom brings
-            self._left, self._kinds = dice.randrange(3, 12), list(dice.choice(THEMES))
+            self._left, self._kinds = dice.randrange(3, 16), list(dice.choice(THEMES))
+            # Whoever comes back is told of again, whatever had the last word of them.
+            world.fleeting |= self._kinds == ["last word"] and dice.random() < 0.6
         self._kind = ""
         self._near = "", ""
         self._victim = ""
