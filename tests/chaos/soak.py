@@ -63,7 +63,9 @@ class Sample:
 
     at: float
     memory: float
-    """Resident, in MB."""
+    """Its own, in MB: not the programs mapped from files, of which each rare case touches more."""
+    resident: float
+    """With them."""
     files: int
     threads: int
     lag: float
@@ -122,8 +124,8 @@ def look(worker: RunningWorker) -> Sample | None:
         files = len(list((place / "fd").iterdir()))
         if lag is None:
             return None
-        memory = int(mapped["Rss"].split()[0]) / 1024  # counted; `status` is some hundred kB off
-        return Sample(time.monotonic(), memory, files, int(status["Threads"]), lag)
+        memory, resident = (int(mapped[name].split()[0]) / 1024 for name in ("Anonymous", "Rss"))
+        return Sample(time.monotonic(), memory, resident, files, int(status["Threads"]), lag)
     except (OSError, KeyError):  # it has died meanwhile
         return None
 
@@ -156,6 +158,8 @@ def slope(samples: Sequence[Sample]) -> float:
     for sample in samples:
         spans[int(sample.at / REST_SECONDS)].append(sample.memory)
     least = [min(span) for span in spans.values()]
+    if len(least) < 2:
+        return 0.0
     line = linear_regression([span * REST_SECONDS for span in spans], least)
     return line.slope * 3600 / fmean(least) * 100
 
@@ -235,7 +239,9 @@ def conclude(
     figures.memory_mb = {
         "first": round(median(sample.memory for sample in measured[:tenth]), 1),
         "last": round(median(sample.memory for sample in measured[-tenth:]), 1),
-        "largest of all workers": round(max(s.memory for each in (steady, *others.values()) for s in each), 1),
+        "largest of all workers, resident": round(
+            max(s.resident for each in (steady, *others.values()) for s in each), 1
+        ),
     }
     figures.slope_percent_an_hour = round(slope(measured), 2)
     figures.files = _ends([sample.files for sample in measured])
@@ -268,7 +274,7 @@ def main(minutes: float, rate: float, seed: int, directory: Path | None) -> None
     with services.kafka(place / "kafka") as kafka, services.redis(place / "redis") as redis_url:
         figures, steady = soak(Grounds(kafka, redis_url, place, seed, short=False), minutes, rate)
     with (place / "memory.csv").open("w") as file:
-        file.writelines(f"{sample.at:.1f},{sample.memory:.3f}\n" for sample in steady)
+        file.writelines(f"{sample.at:.1f},{sample.memory:.3f},{sample.resident:.3f}\n" for sample in steady)
     click.echo(json.dumps(asdict(figures)))
     sys.exit(1 if figures.wrong else 0)
 
