@@ -176,6 +176,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self.readings: Readings = self.app.readings
         self._full: Callable[[int], bool] = self.app.owner.full
+        self.revoking = False
         # Held by a poll and by whoever moves the consumer: a poll never straddles a move.
         self._moving = asyncio.Lock()
 
@@ -245,7 +246,14 @@ class BatchConsumer(driver.Consumer):
         """Stop reading before anything else: what is fetched from now on is fetched again later."""
         for reading in self.readings:
             reading.suspend()
-        await super().on_partitions_revoked(revoked)
+        self.revoking = True
+        try:
+            if self.app.should_stop:  # Faust would wait for nothing
+                await self.wait_empty()
+                await self.app.producer.flush()
+            await super().on_partitions_revoked(revoked)
+        finally:
+            self.revoking = False
 
     async def perform_seek(self) -> None:
         """Move the consumer to the next record to hand over, where Faust would go to the committed offset."""
@@ -318,14 +326,14 @@ class BatchConsumer(driver.Consumer):
 
         Called when partitions are revoked, and twice at a stop: the second time the owner has closed
         everything, and there is nothing left to wait for. Partitions that are revoked are nobody's until the group
-        has given them out: Faust flushes the producer next, and nothing may follow that.
+        has given them out, be it amid a stop: Faust flushes the producer next, and nothing may follow that.
         """
         deadline = time.monotonic() + DRAIN_SECONDS
         while self.readings.in_flight and time.monotonic() < deadline and not self.should_stop:
             await asyncio.sleep(0.01)
         if not await self.commit():  # False also when another commit was under way: that one may be older
             await self.commit()
-        if not self.app.should_stop:
+        if self.revoking or not self.app.should_stop:
             self.app.kept = frozenset()
 
     # -- health

@@ -79,6 +79,8 @@ class Sending:
     acknowledged: asyncio.Future[Metadata]
     asked: bool = False
     """The worker was asked already whether it has a lease, and had one."""
+    rightful: bool = False
+    """The partition was the worker's when it sent."""
     gone: bool = False
     """It has left the machine: it arrives, whatever becomes of the worker."""
 
@@ -105,19 +107,22 @@ class Broker:
         dice: random.Random,
         trace: Callable[[str], None],
         may_send: Callable[[str], bool],
+        owns: Callable[[str, int], bool],
         sent: Callable[[str, TopicPartition, list[Item]], None],
         arrived: Callable[[str, TopicPartition], None],
     ) -> None:
         self.loop, self.dice, self.trace = loop, dice, trace
         self._may_send = may_send
         """Whether a worker has a lease."""
+        self._owns = owns
+        """Whether a partition is a worker's."""
         self._sent, self._arrived = sent, arrived
         self.logs: defaultdict[TopicPartition, list[Record]] = defaultdict(list)
         self.committed: dict[TopicPartition, int] = {}
         self.commits: list[tuple[int, TopicPartition, int]] = []
         """When (as an arrival), where, up to which offset; each that moved something."""
         self.slipped: set[tuple[TopicPartition, int]] = set()
-        """What came from a worker without a lease: it was asked before it froze, or has died since it sent."""
+        """What came late: since it was sent, its worker had lost its partition, its lease, or its life."""
         self.arrivals = 0
         self.slow = 0.0
         """How long acknowledgements may take, at most, beyond what is usual."""
@@ -169,6 +174,7 @@ class Broker:
         if place[0] == topic and whose in ("", worker) and self.dice.random() < 0.5:
             delay += self.dice.uniform(0.0, 5.0)
         sending = Sending(batch.items, self.loop.now + delay, self.loop.create_future())
+        sending.rightful = self._owns(worker, place[1])
         self.busy_until = max(self.busy_until, sending.due)
         connection.sendings.append(sending)
         connection.unanswered.add(sending.acknowledged)
@@ -240,7 +246,8 @@ class Broker:
             self.loop.later(delay, self._answer, connection, sending, RefusedError("the broker refuses"))
             return
         first = self.write(connection.place, sending.items)
-        if (sending.asked or sending.gone) and not self._may_send(worker):
+        is_late = sending.rightful and not self._owns(worker, partition)
+        if is_late or ((sending.asked or sending.gone) and not self._may_send(worker)):
             self.slipped |= {(connection.place, first + place) for place in range(len(sending.items))}
         self.trace(f"{worker} → {topic}/{partition}: {first} to {first + len(sending.items) - 1}")
         answer: Exception | Metadata = Metadata(first)

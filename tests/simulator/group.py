@@ -20,6 +20,8 @@ class SimulatedGroup:
         self._broker, self._loop, self._dice, self._trace = broker, broker.loop, dice, trace
         self._gives = gives
         self.generation = 0
+        self.owners: dict[int, str] = {}
+        """Whose the partitions are."""
         self.members: dict[str, SimulatedWorker] = {}
         self._seen: dict[str, float] = {}
         self._preparing = False
@@ -101,6 +103,7 @@ class SimulatedGroup:
         for place, name in enumerate(names):
             mine = {number for number in range(PARTITIONS) if number % len(names) == place}
             self._trace(f"generation {self.generation}: {name} gets {sorted(mine)}")
+            self.owners.update(dict.fromkeys(mine, name))
             heard = self._dice.uniform(0.0, 4.0) if self._dice.random() < 0.1 else self._dice.uniform(0.001, 0.05)
             self._loop.later(heard, self._answer_join, self.members[name], self.generation, mine)
 

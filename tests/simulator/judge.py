@@ -204,7 +204,7 @@ class Judge:
             self._judge_time(current)
 
     def _current(self, number: int) -> dict[str, dict[str, Any]]:
-        """The last assignment of each customer; none is followed by an older one, but of the dead and the expelled."""
+        """The last assignment of each customer; none is followed by an older one, but by what came late."""
         current: dict[str, dict[str, Any]] = {}
         for record in self._logs[NAMES.current, number]:
             shown = json.loads(record.value or b"")

@@ -156,7 +156,7 @@ class World:
         self.paces = self.dice.choice([(0, 500, 1_000), *[(0, 1_000, 20_000, 60_000)] * 3])
         self.loop = SimulatedLoop()
         self.loop.set_exception_handler(lambda *_: None)
-        self.broker = Broker(self.loop, self.dice, self.trace, self._may_send, self._sent, self._arrived)
+        self.broker = Broker(self.loop, self.dice, self.trace, self._may_send, self._owns, self._sent, self._arrived)
         self.redis = SimulatedRedis(self.loop, self.dice, self.trace, self._sent)
         self.group = SimulatedGroup(self.broker, self.dice, self.trace, self._gives)
         self.faults = Faults(self, self.dice)
@@ -169,6 +169,9 @@ class World:
 
     def _may_send(self, name: str) -> bool:
         return name in self.running and self.running[name].lease.valid
+
+    def _owns(self, name: str, number: int) -> bool:
+        return self.group.owners.get(number) == name
 
     def _sent(self, worker: str, place: TopicPartition, items: Sequence[Item] = ()) -> None:
         self.faults.met("sent", worker, place)

@@ -216,7 +216,7 @@ class SimulatedWorker:
         self.assigned_generation = self.opened_generation = -1
         self.kept: frozenset[int] = frozenset()
         self.recovered = 0
-        self.should_stop = False
+        self.should_stop = self.revoking = False
         self.settings = SimpleNamespace(partitions=PARTITIONS)
         self.app = self.assignor = self
         producer = SimulatedProducer(self.broker, self.name, self.dice)
@@ -324,8 +324,10 @@ class SimulatedWorker:
         async with self._turn:
             for reading in sorted(self.readings, key=_place):
                 reading.suspend()
+            self.revoking = True
             await BatchConsumer.wait_empty(cast(Any, self))
             await self.broker.flush(self.name)
+            self.revoking = False
             self.group.joined(self)
 
     async def assign(self, generation: int, mine: set[int]) -> None:
