@@ -33,7 +33,7 @@ from tests.worker.running_worker import RunningWorker
 
 FULL = 0.25
 """The part of the run after which customers' states have all they will ever have."""
-WARM_UP = 0.4
+WARM_UP = 0.5
 """The part of the run after which memory is measured. Until then deaths come fast, so that it has been through most of
 what can come of them: a heap grows to what it once had to hold."""
 EVENTS_EACH = 320
