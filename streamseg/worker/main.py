@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 
 from streamseg.formats.definitions_yaml import read_definitions
 from streamseg.worker import memory
@@ -13,15 +12,10 @@ from streamseg.worker.keeper import Keeper
 from streamseg.worker.settings import MAX_RECORD_BYTES, Settings
 from streamseg.worker.topics import prepare
 
-SWITCH_SECONDS = 0.0005
-"""How long a thread that has the interpreter's lock lets others wait for it: what comes back from work apart, or from a
-fetch, has next to nothing to do with it. Python's 5 ms keep a core idle meanwhile."""
-
 
 def run_worker(settings: Settings) -> int:
     """Runs a worker until it is told to stop; returns the exit code."""
     memory.bound()
-    sys.setswitchinterval(SWITCH_SECONDS)
     definitions = read_definitions(settings.definitions)
     partitions = asyncio.run(prepare(settings.kafka, settings.events, settings.names, settings.group))
     keeper = Keeper(definitions, settings)
