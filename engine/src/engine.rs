@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::partition::{Due, Folded, Gain, Partition};
+use crate::partition::{Due, Folded, Gain, Partition, Setup};
 use crate::records::Records;
 
 /// Its functions are those of Partition. Who calls one while another runs waits, and keeps nobody from Python.
@@ -37,9 +37,8 @@ impl Engine {
         max_record_bytes: usize,
         source: &[u8],
     ) -> PyResult<Self> {
-        let own = Partition::new(
-            plan,
-            states,
+        let source = source.to_vec();
+        let setup = Setup {
             partition,
             partitions,
             by_murmur2,
@@ -49,8 +48,8 @@ impl Engine {
             batch_bytes,
             max_record_bytes,
             source,
-        )?;
-        Ok(Engine(Mutex::new(own)))
+        };
+        Ok(Engine(Mutex::new(Partition::new(plan, states, setup)?)))
     }
 
     #[getter]

@@ -10,6 +10,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use crate::records::{
     ATTRIBUTES, COUNT, CRC, FIRST_TIME, HEAD, LAST_OFFSET, LAST_TIME, LEADER_EPOCH, LENGTH, MAGIC, PRODUCER, XERIAL,
 };
+use crate::wire::be;
 
 const CODEC: u16 = 7;
 const PLAIN: u16 = 0;
@@ -203,12 +204,6 @@ impl FetchedRecord {
         }
         Ok(list)
     }
-}
-
-fn be<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&data[at..at + N]);
-    bytes
 }
 
 struct Reading {

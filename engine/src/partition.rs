@@ -141,6 +141,26 @@ enum End {
     Deadline(i64, Number),
 }
 
+/// What a partition is told once.
+pub struct Setup {
+    pub partition: i64,
+    pub partitions: u32,
+    pub by_murmur2: bool,
+    pub by_key: bool,
+    pub outbox_bytes: usize,
+    pub deadlines_at_once: usize,
+    pub batch_bytes: usize,
+    pub max_record_bytes: usize,
+    pub source: Vec<u8>,
+}
+
+impl Setup {
+    /// Room for what is to be appended.
+    fn records(&self) -> Records {
+        Records::new(self.batch_bytes, self.max_record_bytes)
+    }
+}
+
 pub struct Partition {
     plan: Arc<Plan>,
     settings: Settings,
@@ -148,15 +168,7 @@ pub struct Partition {
     states: Arc<Mutex<Table>>,
     /// What keeps the states, if that is in Python.
     elsewhere: Option<Py<PyAny>>,
-    partition: i64,
-    partitions: u32,
-    by_murmur2: bool,
-    by_key: bool,
-    outbox_bytes: usize,
-    deadlines_at_once: usize,
-    batch_bytes: usize,
-    max_record_bytes: usize,
-    source: Vec<u8>,
+    setup: Setup,
     pub clock: i64,
     pub observed_from: i64,
     pub epoch: u32,
@@ -438,7 +450,7 @@ impl Partition {
             self.by_time += moves.len();
         }
         told.ahead = found;
-        self.brimming |= told.size > self.outbox_bytes;
+        self.brimming |= told.size > self.setup.outbox_bytes;
         self.told_just_now = true;
         self.stale.forget(slot.number);
         Ok(())
@@ -478,7 +490,7 @@ impl Partition {
         counts: &mut Counts,
     ) -> PyResult<Option<End>> {
         let value = record.getattr(intern!(py, "value"))?;
-        let key = if self.by_key { Some(record.getattr(intern!(py, "key"))?) } else { None };
+        let key = if self.setup.by_key { Some(record.getattr(intern!(py, "key"))?) } else { None };
         let raw = Raw {
             offset: record.getattr(intern!(py, "offset"))?.extract()?,
             key: key.as_ref().and_then(|key| key.cast::<PyBytes>().ok()).map(|key| key.as_bytes()),
@@ -498,7 +510,7 @@ impl Partition {
         let name: Cow<str> = match event.name {
             Some(name) => Cow::Borrowed(name),
             None => {
-                let name = format!("{}/{}/{}", given.topic, self.partition, offset);
+                let name = format!("{}/{}/{}", given.topic, self.setup.partition, offset);
                 event.fingerprint = digest(&name);
                 Cow::Owned(name)
             }
@@ -511,16 +523,17 @@ impl Partition {
         match found {
             Found::Elsewhere => return Ok(Some(End::Python)),
             Found::Unknown
-                if self.by_murmur2 && partition_of(customer.as_bytes(), self.partitions) != self.partition =>
+                if self.setup.by_murmur2
+                    && partition_of(customer.as_bytes(), self.setup.partitions) != self.setup.partition =>
             {
                 return Ok(Some(End::Python));
             }
             _ => {}
         }
-        if self.by_key && record.key != Some(customer.as_bytes()) {
+        if self.setup.by_key && record.key != Some(customer.as_bytes()) {
             return Ok(Some(End::Python));
         }
-        let room = self.deadlines_at_once.saturating_sub(self.by_time);
+        let room = self.setup.deadlines_at_once.saturating_sub(self.by_time);
         if room > 0 && self.deadlines.next() <= event.time {
             if let Passed::Python(due, number) = self.pass(states, event.time, room)? {
                 return Ok(Some(End::Deadline(due, number)));
@@ -627,20 +640,7 @@ impl Loaded {
 
 impl Partition {
     /// plan: MessagePack, see streamseg/formats/native_plan.py. states: States, or what has `get` and `items`.
-    #[allow(clippy::too_many_arguments)]
-    pub fn new(
-        plan: &[u8],
-        states: Bound<PyAny>,
-        partition: i64,
-        partitions: u32,
-        by_murmur2: bool,
-        by_key: bool,
-        outbox_bytes: usize,
-        deadlines_at_once: usize,
-        batch_bytes: usize,
-        max_record_bytes: usize,
-        source: &[u8],
-    ) -> PyResult<Self> {
+    pub fn new(plan: &[u8], states: Bound<PyAny>, setup: Setup) -> PyResult<Self> {
         let plan = Plan::read(plan).map_err(PyValueError::new_err)?;
         let (states, elsewhere) = match states.cast::<States>() {
             Ok(here) => (here.get().shared(), None),
@@ -651,15 +651,7 @@ impl Partition {
             plan: Arc::new(plan),
             states,
             elsewhere,
-            partition,
-            partitions,
-            by_murmur2,
-            by_key,
-            outbox_bytes,
-            deadlines_at_once,
-            batch_bytes,
-            max_record_bytes,
-            source: source.to_vec(),
+            setup,
             clock: 0,
             observed_from: COMPLETE,
             epoch: 0,
@@ -890,7 +882,7 @@ impl Partition {
         large: usize,
         told: Option<&Bound<'py, Records>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut current = self.setup.records();
         if let Some(told) = told {
             std::mem::swap(&mut current, &mut told.borrow_mut());
         }
@@ -916,7 +908,7 @@ impl Partition {
         customers: Vec<Bound<'py, PyBytes>>,
         told: bool,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut current = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut current = self.setup.records();
         let (entries, left) = (PyList::empty(py), PyList::empty(py));
         let plan = self.plan.clone();
         let (spare, mut profile) = self.pool.pop().unwrap_or_default();
@@ -963,11 +955,11 @@ impl Partition {
             let data = current_data(&self.plan, customer, profile, ahead);
             current.push(Some(key), Some(&data), &[(b"content-type", b"application/json")]);
         }
-        Ok(entry(&self.plan, customer, profile, ahead, moves, self.partition, self.epoch))
+        Ok(entry(&self.plan, customer, profile, ahead, moves, self.setup.partition, self.epoch))
     }
 
     fn completed(&mut self, here: &mut Table, mut current: Records, large: usize) -> PyResult<Completed> {
-        let mut changes = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut changes = self.setup.records();
         let mut entries = Vec::with_capacity(self.told.len());
         for &place in &self.told {
             let slot = &self.slots[place];
@@ -978,10 +970,10 @@ impl Partition {
             let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
             entries.push((packed, told.caused, text(&slot.key)?.to_owned()));
             for (version, at, data) in &told.outbox {
-                push_change(&mut changes, &slot.key, *version, *at, data, &self.source);
+                push_change(&mut changes, &slot.key, *version, *at, data, &self.setup.source);
             }
         }
-        let mut states = Records::new(self.batch_bytes, self.max_record_bytes);
+        let mut states = self.setup.records();
         let mut kept = vec![];
         let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
         let mut data = Vec::with_capacity(1024);

@@ -4,7 +4,7 @@ use crate::old_state;
 use crate::plan::Plan;
 use crate::profile::{Order, Positions, Profile, Rows, Waiting, UNSET};
 use crate::time::NEVER;
-use crate::wire::{put_array, put_bytes, put_int, put_map, put_optional, put_scalar, put_text, Reader, NONE};
+use crate::wire::{be, put_array, put_bytes, put_int, put_map, put_optional, put_scalar, put_text, Reader, NONE};
 use crate::Unsure;
 
 const FORMAT: u8 = 3;
@@ -17,12 +17,6 @@ const WORTH: usize = 21;
 const HEADER: usize = 30;
 const NO_SEGMENT: u8 = 255;
 const NO_WAKE: i64 = (1 << 48) - 1;
-
-fn be<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
-    let mut bytes = [0; N];
-    bytes.copy_from_slice(&data[at..at + N]);
-    bytes
-}
 
 /// An instant, in six bytes.
 fn instant(data: &[u8], at: usize) -> i64 {

@@ -8,6 +8,13 @@ pub const BOUND: i64 = 1 << 52;
 /// "None" among numbers that may be none; beyond `BOUND`, so no number of ours.
 pub const NONE: i64 = i64::MIN;
 
+/// So many bytes from a place on, which has to be there.
+pub fn be<const N: usize>(data: &[u8], at: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&data[at..at + N]);
+    bytes
+}
+
 #[inline]
 pub fn put_int(out: &mut Vec<u8>, value: i64) {
     if value >= 0 {
