@@ -22,7 +22,12 @@ mod time;
 mod value;
 mod wire;
 
+use mimalloc::MiMalloc;
 use pyo3::prelude::*;
+
+/// Profiles, states and messages are made and let go of by the million.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// What only Python knows how to do, or what a broken state comes to.
 #[derive(Debug, Clone, Copy, PartialEq)]
