@@ -314,7 +314,7 @@ impl Span {
 }
 
 /// Unpacks snappy, with or without the frames of Java's streams.
-fn unpack(data: &[u8]) -> Option<Vec<u8>> {
+pub fn unpack(data: &[u8]) -> Option<Vec<u8>> {
     let mut decoder = snap::raw::Decoder::new();
     if data.len() < XERIAL_HEAD || data[..XERIAL_MARK] != XERIAL[..XERIAL_MARK] {
         return decoder.decompress_vec(data).ok();

@@ -366,21 +366,19 @@ pub fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, dat
     );
 }
 
-/// A state record with its changes: `kept` with an outbox after its head.
-pub fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(kept.len() + 16 + outbox.iter().map(|each| each.2.len() + 24).sum::<usize>());
+/// Appends a state record with its changes: `kept` with an outbox after its head.
+pub fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)], out: &mut Vec<u8>) {
     out.extend_from_slice(&kept[..head]);
     out.extend_from_slice(&[1, 0, 0, 0, 0]);
     let start = out.len();
-    put_array(&mut out, outbox.len());
+    put_array(out, outbox.len());
     for (version, at, data) in outbox {
-        put_array(&mut out, 3);
-        put_int(&mut out, *version as i64);
-        put_int(&mut out, *at);
-        put_bytes(&mut out, data);
+        put_array(out, 3);
+        put_int(out, *version as i64);
+        put_int(out, *at);
+        put_bytes(out, data);
     }
     let length = (out.len() - start) as u32;
     out[start - 4..start].copy_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&kept[head + 1..]);
-    out
 }

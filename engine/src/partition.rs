@@ -976,7 +976,7 @@ impl Partition {
         let mut states = self.setup.records();
         let mut kept = vec![];
         let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
-        let mut data = Vec::with_capacity(1024);
+        let (mut data, mut record) = (Vec::with_capacity(1024), Vec::with_capacity(4096));
         for &place in &self.dirty {
             let slot = &self.slots[place];
             if slot.void {
@@ -986,7 +986,8 @@ impl Partition {
             let head = encode(&self.plan, &slot.profile, self.epoch, &mut data);
             let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
                 Some(told) => {
-                    let record = with_outbox(&data, head, &told.outbox);
+                    record.clear();
+                    with_outbox(&data, head, &told.outbox, &mut record);
                     states.push(Some(&slot.key), Some(&record), &[]);
                     record.len()
                 }
@@ -1027,9 +1028,12 @@ impl Partition {
         for number in self.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
             self.let_go(states, number);
         }
+        // As many as a group needed, while groups are large.
+        let kept = self.slots.len().max(KEPT);
+        self.pool.truncate(kept);
         for mut slot in self.slots.drain(..) {
             self.index.remove(slot.number);
-            if self.pool.len() < KEPT {
+            if self.pool.len() < kept {
                 slot.key.clear();
                 self.pool.push((slot.key, slot.profile));
             }

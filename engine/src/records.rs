@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use crate::fetched::unpack;
+
 /// What stands before the records of a batch, in bytes.
 pub const HEAD: usize = 61;
 /// Where the fields of the head begin that are not the same in every batch.
@@ -23,40 +25,42 @@ const PRODUCER_EPOCH: usize = 51;
 const SEQUENCE: usize = 53;
 pub const COUNT: usize = 57;
 
+const PLAIN: u8 = 0;
 const SNAPPY: u8 = 2;
 /// How Java's snappy streams begin, which is what Kafka's clients read, and how much a block of theirs holds.
 pub const XERIAL: &[u8] = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 const XERIAL_BLOCK: usize = 32 << 10;
 
-/// Room for the first batch, which grows with what comes.
-const FIRST_ROOM: usize = 64 << 10;
-
 /// As in streamseg.worker.log: more than what a record, its batch and each of its headers add to their contents.
 const RECORD_OVERHEAD: usize = 128;
 const HEADER_OVERHEAD: usize = 12;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    None,
-    Snappy,
-}
-
+/// Records that go into one batch, one after the other.
 #[derive(Default)]
-struct Batch {
+struct Open {
     count: usize,
     body: Vec<u8>,
+}
+
+/// The records of a batch to which nothing more comes.
+struct Full {
+    count: usize,
+    body: Box<[u8]>,
+    is_packed: bool,
 }
 
 /// What is to be appended to one topic-partition, in order, cut into batches.
 ///
 /// batch_bytes bounds a batch before compression; a larger record gets a batch of its own. max_record_bytes is for
-/// `largest` alone: nothing is refused here.
+/// `largest` alone: nothing is refused here. A batch is compressed as soon as it is full, so that much may wait.
 #[pyclass]
 pub struct Records {
     batch_bytes: usize,
     limit: usize,
     count: usize,
-    batches: Vec<Batch>,
+    full: Vec<Full>,
+    open: Open,
+    packer: Packer,
     largest: usize,
     largest_key: Vec<u8>,
 }
@@ -67,7 +71,9 @@ impl Records {
             batch_bytes,
             limit: max_record_bytes.saturating_sub(RECORD_OVERHEAD),
             count: 0,
-            batches: Vec::new(),
+            full: Vec::new(),
+            open: Open::default(),
+            packer: Packer::default(),
             largest: 0,
             largest_key: Vec::new(),
         }
@@ -80,13 +86,12 @@ impl Records {
             + key.map_or(1, |key| sized(key.len()))
             + value.map_or(1, |value| sized(value.len()));
         self.note_size(key, value, headers);
-        let (batch, delta, size) = self.place(contents);
-        batch.count += 1;
-        let body = &mut batch.body;
+        let size = self.place(contents);
+        let Open { count, body } = &mut self.open;
         body.reserve(sized(size));
         write_varint(body, size as i64);
         body.extend_from_slice(&[0, 0]); // no attributes; at the time of the batch
-        write_varint(body, delta as i64);
+        write_varint(body, *count as i64);
         write_bytes(body, key);
         write_bytes(body, value);
         write_varint(body, headers.len() as i64);
@@ -94,6 +99,7 @@ impl Records {
             write_bytes(body, Some(name));
             write_bytes(body, Some(content));
         }
+        *count += 1;
         self.count += 1;
     }
 
@@ -105,36 +111,33 @@ impl Records {
         self.count == 0
     }
 
-    /// Gives for each batch how many records it has, and its bytes, to which `stamp` adds the producer.
-    pub fn seal(&self, timestamp_ms: i64, compression: Compression) -> Vec<(usize, Vec<u8>)> {
-        let mut encoder = snap::raw::Encoder::new();
-        let mut room = Vec::new();
-        self.batches
-            .iter()
-            .map(|batch| {
-                let sealed = match compression {
-                    Compression::None => batch.plain(timestamp_ms),
-                    Compression::Snappy => batch.compressed(timestamp_ms, &mut encoder, &mut room),
-                };
-                (batch.count, sealed)
-            })
-            .collect()
+    /// Makes room for the next record; gives its size without the size itself.
+    fn place(&mut self, contents: usize) -> usize {
+        let size = |count: usize| 2 + varint_size(count as i64) + contents;
+        let Open { count, body } = &self.open;
+        if *count > 0 && HEAD + body.len() + sized(size(*count)) >= self.batch_bytes {
+            // as aiokafka cuts them
+            self.fill();
+        }
+        size(self.open.count)
     }
 
-    /// Finds the batch of the next record; gives its offset within that, and its size without the size itself.
-    fn place(&mut self, contents: usize) -> (&mut Batch, usize, usize) {
-        let fits = self.batches.last().is_some_and(|batch| {
-            let size = 2 + varint_size(batch.count as i64) + contents;
-            HEAD + batch.body.len() + sized(size) < self.batch_bytes // as aiokafka cuts them
-        });
-        if !fits {
-            // After a full batch expect another.
-            let room = if self.batches.is_empty() { FIRST_ROOM.min(self.batch_bytes) } else { self.batch_bytes };
-            self.batches.push(Batch { count: 0, body: Vec::with_capacity(room) });
+    /// Begins the next batch.
+    fn fill(&mut self) {
+        let Open { count, body } = &mut self.open;
+        let (packed, is_packed) = self.packer.packed(body);
+        self.full.push(Full { count: *count, body: packed.into(), is_packed });
+        *count = 0;
+        body.clear();
+    }
+
+    /// Ends the last batch.
+    fn finish(&mut self) {
+        if self.open.count > 0 {
+            self.fill();
         }
-        let batch = self.batches.last_mut().expect("one was pushed");
-        let delta = batch.count;
-        (batch, delta, 2 + varint_size(delta as i64) + contents)
+        self.open = Open::default();
+        self.packer = Packer::default();
     }
 
     /// Keeps the key of the largest record; of those that are too large, the first.
@@ -177,83 +180,113 @@ impl Records {
         (self.largest, PyBytes::new(py, &self.largest_key))
     }
 
-    /// Give for each batch how many records it has, and its bytes, to which `stamp` adds the producer.
+    /// Let go of all batches; give for each how many records it has, and its bytes, to which `stamp` adds the producer.
     ///
     /// The time is that of all records. Compression is "snappy" or "none"; what would become no smaller stays as it
     /// is. Raises ValueError for another compression.
     #[pyo3(name = "seal")]
     fn py_seal<'py>(
-        &self,
+        &mut self,
         py: Python<'py>,
         timestamp_ms: i64,
         compression: &str,
     ) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
-        let compression = match compression {
-            "none" => Compression::None,
-            "snappy" => Compression::Snappy,
+        let is_plain = match compression {
+            "none" => true,
+            "snappy" => false,
             other => return Err(PyValueError::new_err(format!("no compression of this name: {other}"))),
         };
-        let sealed = py.detach(|| self.seal(timestamp_ms, compression));
-        Ok(sealed.into_iter().map(|(count, bytes)| (count, PyBytes::new(py, &bytes))).collect())
+        let full = py.detach(|| {
+            self.finish();
+            std::mem::take(&mut self.full)
+        });
+        full.into_iter()
+            .map(|batch| if is_plain && batch.is_packed { batch.unpacked() } else { Ok(batch) })
+            .map(|batch| batch.and_then(|batch| Ok((batch.count, batch.sealed(py, timestamp_ms)?))))
+            .collect()
     }
 
     /// Give the records as they came: keys, values and headers.
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let items = PyList::empty(py);
-        for batch in &self.batches {
-            let mut reader = Reader { rest: &batch.body };
-            for _ in 0..batch.count {
-                items.append(reader.item(py)?)?;
+        for batch in &self.full {
+            if batch.is_packed {
+                read_items(py, batch.count, &unpacked(&batch.body)?, &items)?;
+            } else {
+                read_items(py, batch.count, &batch.body, &items)?;
             }
         }
+        read_items(py, self.open.count, &self.open.body, &items)?;
         Ok(items)
     }
 }
 
-impl Batch {
-    fn plain(&self, timestamp_ms: i64) -> Vec<u8> {
-        let mut batch = Vec::with_capacity(HEAD + self.body.len());
-        batch.resize(HEAD, 0);
-        batch.extend_from_slice(&self.body);
-        self.write_head(&mut batch, timestamp_ms, 0);
-        batch
+fn read_items(py: Python, count: usize, body: &[u8], items: &Bound<PyList>) -> PyResult<()> {
+    let mut reader = Reader { rest: body };
+    for _ in 0..count {
+        items.append(reader.item(py)?)?;
     }
+    Ok(())
+}
 
-    /// Leaves as it is what would become no smaller.
-    fn compressed(&self, timestamp_ms: i64, encoder: &mut snap::raw::Encoder, batch: &mut Vec<u8>) -> Vec<u8> {
-        let blocks = self.body.len() / XERIAL_BLOCK;
+fn unpacked(body: &[u8]) -> PyResult<Vec<u8>> {
+    unpack(body).ok_or_else(|| PyValueError::new_err("what was compressed here cannot be read"))
+}
+
+/// Compresses, with room that is used again.
+#[derive(Default)]
+struct Packer {
+    encoder: Option<Box<snap::raw::Encoder>>,
+    room: Vec<u8>,
+}
+
+impl Packer {
+    /// The records of a batch compressed, or as they are if they would become no smaller; and which of both.
+    fn packed<'a>(&'a mut self, body: &'a [u8]) -> (&'a [u8], bool) {
+        let blocks = body.len() / XERIAL_BLOCK;
         let most = snap::raw::max_compress_len(XERIAL_BLOCK) + 4;
-        let last = snap::raw::max_compress_len(self.body.len() % XERIAL_BLOCK) + 4;
-        let size = HEAD + XERIAL.len() + blocks * most + last;
-        if batch.len() < size {
-            batch.resize(size, 0);
+        let last = snap::raw::max_compress_len(body.len() % XERIAL_BLOCK) + 4;
+        let size = XERIAL.len() + blocks * most + last;
+        let encoder = self.encoder.get_or_insert_with(|| Box::new(snap::raw::Encoder::new()));
+        let room = &mut self.room;
+        if room.len() < size {
+            room.resize(size, 0);
         }
-        batch[HEAD..HEAD + XERIAL.len()].copy_from_slice(XERIAL);
-        let mut end = HEAD + XERIAL.len();
-        for block in self.body.chunks(XERIAL_BLOCK) {
-            let size = encoder.compress(block, &mut batch[end + 4..]).expect("there is room for the worst case");
-            batch[end..end + 4].copy_from_slice(&(size as u32).to_be_bytes());
+        room[..XERIAL.len()].copy_from_slice(XERIAL);
+        let mut end = XERIAL.len();
+        for block in body.chunks(XERIAL_BLOCK) {
+            let size = encoder.compress(block, &mut room[end + 4..]).expect("there is room for the worst case");
+            room[end..end + 4].copy_from_slice(&(size as u32).to_be_bytes());
             end += 4 + size;
         }
-        if end - HEAD >= self.body.len() {
-            return self.plain(timestamp_ms);
+        if end < body.len() {
+            (&room[..end], true)
+        } else {
+            (body, false)
         }
-        let mut batch = batch[..end].to_vec();
-        self.write_head(&mut batch, timestamp_ms, SNAPPY);
-        batch
+    }
+}
+
+impl Full {
+    fn unpacked(self) -> PyResult<Self> {
+        Ok(Full { count: self.count, body: unpacked(&self.body)?.into(), is_packed: false })
     }
 
-    /// Writes all of the head but the producer and the checksum.
-    fn write_head(&self, batch: &mut [u8], timestamp_ms: i64, codec: u8) {
-        let length = (batch.len() - LEADER_EPOCH) as i32;
-        put(batch, LENGTH, length.to_be_bytes());
-        put(batch, LEADER_EPOCH, (-1i32).to_be_bytes());
-        put(batch, MAGIC, [2]);
-        put(batch, ATTRIBUTES, [0, codec]);
-        put(batch, LAST_OFFSET, (self.count as i32 - 1).to_be_bytes());
-        put(batch, FIRST_TIME, timestamp_ms.to_be_bytes());
-        put(batch, LAST_TIME, timestamp_ms.to_be_bytes());
-        put(batch, COUNT, (self.count as i32).to_be_bytes());
+    /// The batch, without the producer and the checksum.
+    fn sealed<'py>(&self, py: Python<'py>, timestamp_ms: i64) -> PyResult<Bound<'py, PyBytes>> {
+        PyBytes::new_with(py, HEAD + self.body.len(), |batch| {
+            batch[HEAD..].copy_from_slice(&self.body);
+            let length = (batch.len() - LEADER_EPOCH) as i32;
+            put(batch, LENGTH, length.to_be_bytes());
+            put(batch, LEADER_EPOCH, (-1i32).to_be_bytes());
+            put(batch, MAGIC, [2]);
+            put(batch, ATTRIBUTES, [0, if self.is_packed { SNAPPY } else { PLAIN }]);
+            put(batch, LAST_OFFSET, (self.count as i32 - 1).to_be_bytes());
+            put(batch, FIRST_TIME, timestamp_ms.to_be_bytes());
+            put(batch, LAST_TIME, timestamp_ms.to_be_bytes());
+            put(batch, COUNT, (self.count as i32).to_be_bytes());
+            Ok(())
+        })
     }
 }
 
