@@ -23,41 +23,52 @@ REBUILDING = b"rebuilding"
 SCRIPT = """
 local batch, prefix, kept = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 if redis.call('GET', prefix .. 'view') ~= ARGV[4] then return {-1, 0} end
-local written, outdated, days, epochs = 0, 0, {}, {}
+local written, outdated, counts, days, epochs = 0, 0, {}, {}, {}
+local function add(counters, field, by)
+  counters[field] = (counters[field] or 0) + by
+end
+local function of(all, name)
+  if not all[name] then all[name] = {} end
+  return all[name]
+end
 for _, c in ipairs(batch) do
   if not epochs[c[7]] then epochs[c[7]] = tonumber(redis.call('HGET', prefix .. 'epochs', c[7]) or '0') end
   if c[8] > epochs[c[7]] then
     redis.call('HSET', prefix .. 'epochs', c[7], c[8])
     epochs[c[7]] = c[8]
   end
-  local key = prefix .. 'customer:' .. c[1]
-  local stored = tonumber(redis.call('HGET', key, 'version') or '-1')
+  local key, asked = prefix .. 'customer:' .. c[1], {'version'}
+  for i = 1, #c[5], 2 do asked[#asked + 1] = c[5][i] end
+  local known = redis.call('HMGET', key, unpack(asked))
+  local stored = tonumber(known[1] or '-1')
   if c[2] < stored or c[8] < epochs[c[7]] then
     outdated = outdated + 1
   else
     written = written + 1
     if c[2] > stored then
-      for i = 1, #c[5], 2 do
-        local before = redis.call('HGET', key, c[5][i])
-        if before ~= c[5][i + 1] then
-          local count = prefix .. 'count:' .. c[5][i]
-          if before then redis.call('HINCRBY', count, before, -1) end
-          redis.call('HINCRBY', count, c[5][i + 1], 1)
+      for i = 2, #asked do
+        local before, after = known[i], c[5][2 * i - 2]
+        if before ~= after then
+          local count = of(counts, asked[i])
+          if before then add(count, before, -1) end
+          add(count, after, 1)
         end
       end
       for _, m in ipairs(c[6]) do
-        if m[1] > stored then
-          local day = prefix .. 'moves:' .. m[2]
-          redis.call('HINCRBY', day, m[3], 1)
-          days[day] = true
-        end
+        if m[1] > stored then add(of(days, m[2]), m[3], 1) end
       end
     end
     redis.call('HSET', key, unpack(c[3]))
-    if #c[4] > 0 then redis.call('HDEL', key, unpack(c[4])) end
+    if known[1] and #c[4] > 0 then redis.call('HDEL', key, unpack(c[4])) end
   end
 end
-for day in pairs(days) do redis.call('EXPIRE', day, kept) end
+for scheme, count in pairs(counts) do
+  for segment, by in pairs(count) do redis.call('HINCRBY', prefix .. 'count:' .. scheme, segment, by) end
+end
+for day, moves in pairs(days) do
+  for pair, by in pairs(moves) do redis.call('HINCRBY', prefix .. 'moves:' .. day, pair, by) end
+  redis.call('EXPIRE', prefix .. 'moves:' .. day, kept)
+end
 return {written, outdated}
 """
 
