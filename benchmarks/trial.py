@@ -15,7 +15,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from benchmarks.document import ROOT
-from benchmarks.feed import Load
+from benchmarks.feed import READY, Load
 from benchmarks.processes import cpu_seconds, program, tree, waited_seconds
 from benchmarks.reader import NOTIFY, Look
 from benchmarks.samples import Samples
@@ -24,6 +24,7 @@ from streamseg.services.process import Process
 
 POLL_SECONDS = 0.05
 READY_SECONDS = 60.0
+MADE_SECONDS = 600.0
 NAMES = {"java": "kafka", "redis-server": "redis", "valkey-server": "redis"}
 
 
@@ -71,12 +72,10 @@ class Running:
         self._workers, self._look = workers, look
         self._files = [setup.folder / f"{load.label}-{who}.samples" for who in ("feed", "reader")]
         self._reader = _process("reader", look.command(self._files[1]), setup.folder / f"{load.label}-reader.log")
-        self._reader.wait_until_ready(self._not_ready, READY_SECONDS)
-        self._began, self._before, self._waited = time.perf_counter(), self._used(), self._waits()
+        self._reader.wait_until_ready(lambda: _not_ready(self._reader, "it does not look yet"), READY_SECONDS)
         self._feed = _process("feed", load.command(self._files[0]), setup.folder / f"{load.label}-feed.log")
-
-    def _not_ready(self) -> str | None:
-        return None if self._reader.tail().startswith("ready") else "it does not look yet"
+        self._feed.wait_until_ready(lambda: _not_ready(self._feed, "it makes events yet"), MADE_SECONDS)
+        self._began, self._before, self._waited = time.perf_counter(), self._used(), self._waits()
 
     def result(self) -> Trial:
         """Waits until all is fed and seen. Raises SystemExit if something never came, or somebody ended."""
@@ -115,6 +114,10 @@ class Running:
             if name is not None:
                 used[name] += cpu_seconds(pid)
         return used
+
+
+def _not_ready(process: Process, what: str) -> str | None:
+    return None if process.tail().startswith(READY) else what
 
 
 def _process(name: str, command: list[str], log: Path) -> Process:
