@@ -308,32 +308,51 @@ impl Partition {
     /// Whether a deadline came to something; None if that is for Python to find out.
     fn fire(&mut self, states: &mut Table, due: i64, number: Number) -> PyResult<Option<bool>> {
         let key = states.key(number).to_vec();
-        let place = match self.find(states, &key)? {
-            Found::Here(place) => place,
-            Found::Unknown => return Ok(Some(false)),
-            Found::Elsewhere => return Ok(None),
-        };
+        match self.find(states, &key)? {
+            Found::Here(place) => {
+                if !self.move_on(place, due)? {
+                    return Ok(None);
+                }
+                self.wait(states, place);
+                Ok(Some(true))
+            }
+            Found::Unknown => Ok(Some(false)),
+            Found::Elsewhere => Ok(None),
+        }
+    }
+
+    /// Moves a customer to a deadline of it; false if that is for Python, and nothing is done.
+    fn move_on(&mut self, place: usize, due: i64) -> PyResult<bool> {
         let before = self.plan.may_fail.then(|| self.slots[place].profile.clone());
         let plan = self.plan.clone();
         self.clock = self.clock.max(due);
         advance_and_drop(&plan, &mut self.slots[place].profile, due);
-        if self.settle(states, place, due, None).is_err() {
+        if self.settle(place, due, None).is_err() {
             self.restore(place, before)?;
-            return Ok(None);
+            return Ok(false);
         }
-        Ok(Some(true))
+        Ok(true)
     }
 
     /// Fires what a customer has until an event of it, before what others have; gives what is for Python.
     fn pass_own(&mut self, states: &mut Table, place: usize, time: i64) -> PyResult<Option<(i64, Number)>> {
         let now = self.slots[place].profile.moving.at.max(self.clock).max(time);
-        while self.slots[place].profile.wake <= now {
-            let (due, number) = (self.slots[place].profile.wake, self.slots[place].number);
-            if self.fire(states, due, number)?.is_none() {
-                return Ok(Some((due, number)));
-            }
+        if self.slots[place].profile.wake > now {
+            return Ok(None);
         }
-        Ok(None)
+        let mut left = None;
+        while left.is_none() && self.slots[place].profile.wake <= now {
+            let (due, number) = (self.slots[place].profile.wake, self.slots[place].number);
+            left = (!self.move_on(place, due)?).then_some((due, number));
+        }
+        self.wait(states, place); // once: what it was put off by meanwhile has passed
+        Ok(left)
+    }
+
+    /// Puts what a customer waits for on the heap.
+    fn wait(&mut self, states: &Table, place: usize) {
+        let slot = &self.slots[place];
+        self.deadlines.queue(slot.number, slot.profile.wake, states);
     }
 
     fn restore(&mut self, place: usize, before: Option<Profile>) -> PyResult<()> {
@@ -379,31 +398,30 @@ impl Partition {
         let profile = &mut self.slots[place].profile;
         advance_and_drop(&plan, profile, now);
         let unmatched = apply(&plan, profile, event, now, &self.prepared);
-        if self.settle(states, place, now, Some(name)).is_err() {
+        if self.settle(place, now, Some(name)).is_err() {
             self.restore(place, before)?;
             if known.is_none() {
                 self.forget(place);
             }
+        self.wait(states, place);
             return Ok((Taken::Unsure, place));
         }
         self.touch(place);
         Ok((Taken::As(if unmatched { "unmatched" } else { "applied" }), place))
     }
 
-    /// Evaluates at `now`, where the customer is, publishes what moved, and sets the next deadline.
-    fn settle(&mut self, states: &Table, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
+    /// Evaluates at `now`, where the customer is, publishes what moved, and finds the next deadline.
+    fn settle(&mut self, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
         let profile = &mut self.slots[place].profile;
         let mut moves = std::mem::take(&mut self.moves);
         decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves, &mut self.ahead.spare)?;
         profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
         profile.worth = worth(&plan, profile, now)?;
-        let (wake, number) = (profile.wake, self.slots[place].number);
         if !moves.is_empty() {
             self.tell(place, &moves, now, cause)?;
             self.touch(place);
         }
-        self.deadlines.queue(number, wake, states);
         self.moves = moves;
         Ok(())
     }

@@ -351,6 +351,14 @@ def test_deadlines_fire_a_few_in_a_group() -> None:
     assert done == [False, False, False, True]
 
 
+def test_a_deadline_that_a_customer_has_passed_is_not_the_next_one() -> None:
+    pair = Pair(one_scheme("count(any, 1h) + count(any, 2h) + count(any, 3h) + count(any, 9d) >= 1"))
+    pair.fold([event(0, 0)])
+    pair.advance(START + DAY)
+    pair.fold([event(1, DAY)])
+    assert pair.compiled.segmenter.next_deadline > START + DAY
+
+
 def all_changes(partition: Partition, records: list[Record]) -> list[Any]:
     """Of these events, and of the deadlines that they left."""
     groups = list(fold(partition, records))
