@@ -4,9 +4,10 @@
 //! decoded here, or owned by Python, which then does everything for it until the group is complete.
 
 use std::borrow::Cow;
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -54,29 +55,28 @@ struct Slot {
     told: Option<Box<Published>>,
 }
 
-/// Slots by the numbers of their customers.
+/// Slots by the ids of their customers: all that a group has to do with are found in a small place.
 #[derive(Default)]
-struct Index(Vec<u32>);
+struct Index {
+    places: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
 
 impl Index {
-    const NONE: u32 = u32::MAX;
-
-    #[inline]
-    fn get(&self, number: Number) -> Option<usize> {
-        self.0.get(number as usize).filter(|&&place| place != Self::NONE).map(|&place| place as usize)
+    fn get(&self, slots: &[Slot], key: &[u8]) -> Option<usize> {
+        let found = self.places.find(self.hasher.hash_one(key), |&place| slots[place as usize].key == key);
+        found.map(|&place| place as usize)
     }
 
-    fn insert(&mut self, number: Number, place: usize) {
-        if number as usize >= self.0.len() {
-            self.0.resize(number as usize + 1, Self::NONE);
-        }
-        self.0[number as usize] = place as u32;
+    fn insert(&mut self, slots: &[Slot], place: usize) {
+        let hash = |place: u32| self.hasher.hash_one(&slots[place as usize].key[..]);
+        self.places.insert_unique(hash(place as u32), place as u32, |&place| hash(place));
     }
 
-    fn remove(&mut self, number: Number) -> Option<usize> {
-        let place = self.get(number)?;
-        self.0[number as usize] = Self::NONE;
-        Some(place)
+    fn remove(&mut self, slots: &[Slot], key: &[u8]) -> Option<usize> {
+        let is_it = |&place: &u32| slots[place as usize].key == key;
+        let found = self.places.find_entry(self.hasher.hash_one(key), is_it).ok()?;
+        Some(found.remove().0 as usize)
     }
 }
 
@@ -231,14 +231,12 @@ impl Partition {
     }
 
     fn find(&mut self, states: &mut Table, customer: &[u8]) -> PyResult<Found> {
+        if let Some(place) = self.index.get(&self.slots, customer) {
+            return Ok(Found::Here(place));
+        }
         let number = states.number(customer);
-        if let Some(number) = number {
-            if let Some(place) = self.index.get(number) {
-                return Ok(Found::Here(place));
-            }
-            if self.owned.contains(&number) {
-                return Ok(Found::Elsewhere);
-            }
+        if number.is_some_and(|number| self.owned.contains(&number)) {
+            return Ok(Found::Elsewhere);
         }
         let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
         let found = match self.read(states, customer, number, &mut profile)? {
@@ -255,15 +253,14 @@ impl Partition {
 
     fn place(&mut self, number: Number, key: Vec<u8>, profile: Profile, counted: Option<Counting>) -> usize {
         let place = self.slots.len();
-        self.index.insert(number, place);
         self.slots.push(Slot { number, key, profile, dirty: false, void: false, counted, told: None });
+        self.index.insert(&self.slots, place);
         place
     }
 
     fn forget(&mut self, place: usize) {
-        let slot = &mut self.slots[place];
-        slot.void = true;
-        self.index.remove(slot.number);
+        self.index.remove(&self.slots, &self.slots[place].key);
+        self.slots[place].void = true;
     }
 
     /// Lets go of the number of a customer of whom nothing is known any more.
@@ -290,7 +287,8 @@ impl Partition {
             }
             let Some((due, number, is_due)) = self.deadlines.pop(states) else { break };
             if !is_due {
-                if self.index.get(number).is_none() && !self.owned.contains(&number) {
+                let is_here = self.index.get(&self.slots, states.key(number)).is_some();
+                if !is_here && !self.owned.contains(&number) {
                     self.let_go(states, number);
                 }
                 continue;
@@ -403,9 +401,9 @@ impl Partition {
             if known.is_none() {
                 self.forget(place);
             }
-        self.wait(states, place);
             return Ok((Taken::Unsure, place));
         }
+        self.wait(states, place);
         self.touch(place);
         Ok((Taken::As(if unmatched { "unmatched" } else { "applied" }), place))
     }
@@ -811,7 +809,7 @@ impl Partition {
         if !self.owned.insert(number) {
             return Ok(None);
         }
-        let Some(place) = self.index.remove(number) else { return Ok(None) };
+        let Some(place) = self.index.remove(&self.slots, customer) else { return Ok(None) };
         let slot = &mut self.slots[place];
         slot.void = true;
         let mut data = vec![];
@@ -867,9 +865,11 @@ impl Partition {
         let mut taken = vec![];
         while taken.len() < limit {
             let Some(number) = self.stale.take(before) else { break };
-            taken.push(self.key(py, number));
-            if self.index.get(number).is_none() && !self.owned.contains(&number) {
-                self.let_go(&mut locked(&self.states), number);
+            let mut states = locked(&self.states);
+            let key = states.key(number);
+            taken.push(PyBytes::new(py, key));
+            if self.index.get(&self.slots, key).is_none() && !self.owned.contains(&number) {
+                self.let_go(&mut states, number);
             }
         }
         taken
@@ -936,7 +936,8 @@ impl Partition {
         for customer in customers {
             let key = customer.as_bytes();
             let number = states.number(key);
-            if number.is_some_and(|number| self.index.get(number).is_some() || self.owned.contains(&number)) {
+            let is_owned = number.is_some_and(|number| self.owned.contains(&number));
+            if is_owned || self.index.get(&self.slots, key).is_some() {
                 left.append(&customer)?;
                 continue;
             }
@@ -1049,8 +1050,8 @@ impl Partition {
         // As many as a group needed, while groups are large.
         let kept = self.slots.len().max(KEPT);
         self.pool.truncate(kept);
+        self.index.places.clear();
         for mut slot in self.slots.drain(..) {
-            self.index.remove(slot.number);
             if self.pool.len() < kept {
                 slot.key.clear();
                 self.pool.push((slot.key, slot.profile));
