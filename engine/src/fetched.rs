@@ -24,6 +24,9 @@ const ABORT: [u8; 2] = [0, 0];
 const XERIAL_MARK: usize = 8;
 const XERIAL_HEAD: usize = XERIAL.len();
 
+/// From so many bytes on others may run Python meanwhile.
+const LARGE: usize = 256 << 10;
+
 /// Where bytes stand in a piece.
 #[derive(Clone, Copy)]
 struct Span {
@@ -123,7 +126,12 @@ impl Fetched {
             taken: 0,
             aborting: HashSet::new(),
         };
-        reading.read(data.as_bytes())?;
+        let bytes = data.as_bytes();
+        if bytes.len() < LARGE {
+            reading.read(bytes)?;
+        } else {
+            data.py().detach(|| reading.read(bytes))?;
+        }
         let end = reading.batches.places.len();
         Some(Fetched { batches: Arc::new(reading.batches), start: 0, end, next_offset: reading.next })
     }
