@@ -48,5 +48,5 @@ class SealedBatch:
 
 
 def sealed_batches(records: Records, timestamp_ms: int, compression: Literal["none", "snappy"]) -> list[SealedBatch]:
-    """Seal all batches of records, at a time that is that of them all."""
+    """Seal all batches of records, which lets go of them, at a time that is that of them all."""
     return [SealedBatch(count, batch) for count, batch in records.seal(timestamp_ms, compression)]
