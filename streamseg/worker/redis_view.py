@@ -42,8 +42,9 @@ logger = logging.getLogger("streamseg.worker")
 
 SOON = 400
 """Customers in one script at most whom events have moved, before some of the others have their turn."""
-LATER = 100
-"""Those at most whom only time has moved: some milliseconds, which what events cause may have to wait for."""
+LATER = 400
+"""Those at most whom only time has moved: some milliseconds, which what events cause may have to wait for. Of fewer in
+a script each is dearer."""
 BACKLOG = 200_000
 """Assignments that may wait for a Redis that is away; above it, reading of events slows down."""
 TIMEOUT_SECONDS = 5.0
