@@ -107,8 +107,8 @@ def series(base: Point, *, quick: bool = False) -> Series:
     return {
         "customers": grow(base, "customers", (10_000, 100_000, 1_000_000, 3_000_000), (1_000, 10_000)),
         "steady": grow(steady, "customers", (10_000, 100_000, 1_000_000, 3_000_000), (1_000, 10_000)),
-        "segments": grow(base, "segments", (5, 10, 20, 50, 100), (5, 20)),
-        "windows": grow(wide, "days", (7, 30, 90, 365), (7, 90)),
+        "segments": grow(steady, "segments", (5, 10, 20, 50, 100), (5, 20)),
+        "windows": grow(replace(wide, rate=steady.rate), "days", (7, 30, 90, 365), (7, 90)),
         "events": grow(deep, "events", (10, 100, 1_000, 10_000), (10, 100)),
         "partitions": grow(base, "partitions", (1, 4, 16, 64), (1, 4)),
         "workers": grow(base, "workers", (1, 2, 3), (1, 2)),
@@ -120,8 +120,8 @@ QUICK_RATE = 10_000
 TITLES = {
     "customers": "customers, when all events wait",
     "steady": f"customers, at {STEADY.rate:,} events/s",
-    "segments": "segments",
-    "windows": "days of the windows",
+    "segments": f"segments, at {STEADY.rate:,} events/s",
+    "windows": f"days of the windows, at {STEADY.rate:,} events/s",
     "events": "events a customer had",
     "partitions": "partitions",
     "workers": "workers",
