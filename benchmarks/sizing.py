@@ -16,7 +16,7 @@ STATE_FORMULA = (
     f"state = {FIXED} + {SCHEME} × schemes + {EVENT} × events (up to {REMEMBERED}) + {ORDER} × orders + {TILE} × tiles "
     f"+ {FACT} × facts + {VALUE} × values"
 )
-WORKER_MB, KEPT, IN_USE = 80, 110, 2_500
+WORKER_MB, KEPT, IN_USE = 100, 110, 2_500
 WORKER_FORMULA = f"worker = {WORKER_MB} MB + customers × (state + {KEPT} + id) + customers in use × {IN_USE:,}"
 SOURCE = "shop-events"
 """The event topic."""
