@@ -13,7 +13,8 @@ from benchmarks.chart import OURS, plt
 TITLES = {
     "customers": "customers, all events wait",
     "steady": "customers, steady rate",
-    "windows": "days of the windows",
+    "segments": "segments, steady",
+    "windows": "days of windows, steady",
     "events": "events a customer had",
 }
 ROOM = 1.1
