@@ -201,10 +201,11 @@ def _unknown_format(form: int) -> StateError:
 
 def in_this_format(data: bytes) -> bytes:
     """A record in the frame of this version; format 1 had no epoch. Raises StateError for an unknown format."""
-    form = old_state.format_of(data) if data[:1] == b"\x00" else data[0] if data else FORMAT
+    is_older = data[:1] == b"\x00"
+    form = old_state.format_of(data) if is_older else data[0] if data else FORMAT
     if form in old_state.FORMATS:
         return _reframed(data)
-    if form != FORMAT:
+    if is_older or form != FORMAT:
         raise _unknown_format(form)
     _outbox_bounds(data)  # of what is cut off nothing can be told
     return data

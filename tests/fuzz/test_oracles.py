@@ -122,6 +122,13 @@ def test_a_stored_record_with_some_bytes_overwritten_is_read_or_refused(data: by
     assert oracles.state(data) in ("read", "broken", "refused")
 
 
+def test_a_record_that_begins_like_an_old_one_and_names_this_format_is_refused() -> None:
+    for state in oracles.stored_states()[:8]:
+        data = bytearray(state)
+        data[0], data[36] = 0, 3  # where the first two formats had theirs
+        assert oracles.state(bytes(data)) == "refused"
+
+
 @SHORT
 @given(st.sampled_from(oracles.stored_states()[:8]), st.integers(0, 8), ANYTHING)
 def test_a_state_with_a_part_replaced_is_read_or_refused(data: bytes, place: int, part: Any) -> None:
