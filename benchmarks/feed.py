@@ -26,12 +26,12 @@ from aiokafka import AIOKafkaProducer
 from benchmarks.samples import Samples
 from benchmarks.traffic import Traffic
 from benchmarks.writer import BATCH_BYTES, PARTITIONS, Record
-from streamseg.core.units import Instant, format_instant
+from streamseg.core.units import format_instant
 
 SLICE_SECONDS = 0.002
 START_SECONDS = 0.2
 READY = "ready"
-"""What a feed says when all is made."""
+"""What a process says that waits for nothing any more."""
 SOMETIME = format_instant(0).encode()
 """The time of an event that is not due yet."""
 POOL = 300_000
@@ -121,8 +121,6 @@ class Feed:
         self._made = [self._make(number) for number in range(1, min(load.events, POOL) + 1)]
         self._began = 0.0
         self._count = 0
-        self._at: Instant = -1
-        self._time = b""
 
     def _make(self, number: int) -> Made:
         """The traffic's next event, which is of a customer who is there already."""
@@ -162,17 +160,11 @@ class Feed:
         if number % load.every:
             partition, key, parts = self._made[number % len(self._made)]
             value = (b"%be%d" % (self._label, number)).join(parts)
-            return Record(partition, key, value.replace(SOMETIME, self._text(instant))), None
+            return Record(partition, key, value.replace(SOMETIME, self._traffic.text(instant))), None
         due = int(at * 1e6)
         if load.is_measured(number):
             return self._traffic.newcomer(b"%b%d" % (measured_prefix(load.label), due), instant), due
         return self._traffic.newcomer(b"w-%b-%d" % (load.label.encode(), due), instant), None
-
-    def _text(self, at: Instant) -> bytes:
-        """A time as events say it: made once for all events of a millisecond."""
-        if at != self._at:
-            self._at, self._time = at, format_instant(at).encode()
-        return self._time
 
     async def _send(self, partition: int, part: _Slice) -> None:
         sent = await self._producer.send_batch(part.batch, self._load.topic, partition=partition)

@@ -20,7 +20,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from redis.asyncio import Redis
 
-from benchmarks.feed import measured_prefix
+from benchmarks.feed import READY, measured_prefix
 from benchmarks.samples import Samples
 from benchmarks.writer import PARTITIONS
 from streamseg.core.units import parse_instant
@@ -82,7 +82,7 @@ class Reader:
             database = redis.connection_pool.connection_kwargs.get("db", 0)
             pattern = f"__keyspace@{database}__:{look.prefix}customer:{self._head.decode()}*"
             await notices.psubscribe(pattern)
-            print("ready", flush=True)
+            print(READY, flush=True)
             tasks = [asyncio.create_task(self._changes(consumer)), asyncio.create_task(self._assignments(notices))]
             await self._wait(tasks)
             for task in tasks:
