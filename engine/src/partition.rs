@@ -1037,7 +1037,6 @@ impl Partition {
                 gains.add(segments, worth, 1);
             }
         }
-        [&mut states, &mut changes, &mut current].into_iter().for_each(Records::rest);
         self.renew(here);
         Ok(Completed { states, changes, current, entries, kept, gains, new, large: larger })
     }

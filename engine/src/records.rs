@@ -131,12 +131,6 @@ impl Records {
         body.clear();
     }
 
-    /// Lets go of room that is not needed while the records wait.
-    pub fn rest(&mut self) {
-        self.open.body.shrink_to_fit();
-        self.packer = Packer::default();
-    }
-
     /// Ends the last batch.
     fn finish(&mut self) {
         if self.open.count > 0 {
