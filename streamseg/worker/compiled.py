@@ -24,7 +24,6 @@ from streamseg.worker.customers import Customers
 from streamseg.worker.log import BATCH_BYTES
 from streamseg.worker.partition import (
     OUTBOX_BYTES,
-    REFRESH_AFTER,
     Batch,
     Group,
     Mark,
@@ -259,17 +258,8 @@ class CompiledPartition(Partition):
     def _unforeseen(self) -> int | None:
         return self.customers.engine.unforeseen()
 
-    def _show_due(self, group: Group) -> bool:
-        due = self.customers.engine.take_stale(self._shell.monotonic() - REFRESH_AFTER, REFRESHED)
-        if due:
-            self._show_keys(group, due, told=True)
-        return bool(due)
-
     def _show(self, group: Group, customers: list[str], *, told: bool) -> None:
-        self._show_keys(group, [customer.encode() for customer in customers], told=told)
-
-    def _show_keys(self, group: Group, keys: list[bytes], *, told: bool) -> None:
-        entries, current, left = self.customers.engine.refresh(keys, told)
+        entries, current, left = self.customers.engine.refresh([customer.encode() for customer in customers], told)
         group.entries += map(PackedEntry._make, entries)
         super()._show(group, [key.decode() for key in left], told=told)
         group.told = current
