@@ -84,14 +84,18 @@ impl Table {
     /// Keeps a state.
     pub fn keep(&mut self, number: Number, state: &[u8]) {
         let piece = &mut self.pieces[number as usize];
-        let (key, known) = parts(piece);
-        self.stored += usize::from(known.is_empty());
-        if known.len() == state.len() {
-            let start = piece.len() - state.len();
+        let known = parts(piece).1.len();
+        self.stored += usize::from(known == 0);
+        let start = piece.len() - known;
+        if known == state.len() {
             piece[start..].copy_from_slice(state);
-        } else {
-            *piece = join(key, state);
+            return;
         }
+        let mut bytes = std::mem::take(piece).into_vec();
+        bytes.truncate(start);
+        bytes.reserve_exact(state.len()); // a block has room to spare, mostly: then it stays where it is
+        bytes.extend_from_slice(state);
+        *piece = bytes.into_boxed_slice();
     }
 
     /// Forgets a customer.
