@@ -1,10 +1,9 @@
 """Appends events on a schedule that waits for nobody, in a process of its own.
 
-Events are made before the first is due, but for their ids and times and for those of newcomers, and come again after
-POOL of them: the load shall not take the core that the worker needs. Event n is due at the start plus n / rate. What is
-due is appended every SLICE_SECONDS; when the broker is slow, more is due at the next slice. An event that is measured
-is the first of a customer whose id ends with the instant at which it was due, in microseconds: so whoever sees what
-became of it knows what to count from (no coordinated omission).
+All is made before the first event is due: the load shall not take the core that the worker needs. Event n is due at the
+start plus n / rate. What is due is appended every SLICE_SECONDS; when the broker is slow, the next slices follow at
+once. An event that is measured is the first of a customer whose id ends with the instant at which it was due, in
+microseconds: so whoever sees what became of it knows what to count from (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -15,27 +14,28 @@ import json
 import sys
 import time
 from asyncio import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import uvloop
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from benchmarks.samples import Samples
 from benchmarks.traffic import Traffic
 from benchmarks.writer import BATCH_BYTES, PARTITIONS, Record
-from streamseg.core.units import format_instant
 
-SLICE_SECONDS = 0.002
-START_SECONDS = 0.2
+SLICE_SECONDS = 0.005
+"""As long as Kafka's own producer waits for more, since version 4."""
+START_SECONDS = 0.5
 READY = "ready"
 """What a process says that waits for nothing any more."""
-SOMETIME = format_instant(0).encode()
-"""The time of an event that is not due yet."""
-POOL = 300_000
-"""Events made before, at most."""
+TRIED = 20_000
+"""Events made to see how long that takes."""
+SPARE = 1.5
+"""How much longer all may take, for each of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +84,12 @@ def measured_prefix(label: str) -> bytes:
     return f"m-{label}-".encode()
 
 
-class _Slice:
+class Slice:
     """What is due at once of one partition."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self.batch = producer.create_batch()
+    def __init__(self, partition: int, batch: BatchBuilder) -> None:
+        self.partition = partition
+        self.batch = batch
         self.measured: list[int] = []
         """When those that are measured were due."""
 
@@ -101,73 +102,52 @@ class _Slice:
         return True
 
 
-class Made(NamedTuple):
-    """An event without its time, and without its number where that stands."""
-
-    partition: int
-    key: bytes
-    parts: list[bytes]
-
-
 class Feed:
-    """One run of a load."""
+    """One run of a load, which begins at an instant."""
 
-    def __init__(self, load: Load, producer: AIOKafkaProducer) -> None:
+    def __init__(self, load: Load, producer: AIOKafkaProducer, began: float) -> None:
         self.samples = Samples()
         self._load = load
         self._producer = producer
+        self._began = began
         self._traffic = Traffic(load.customers, load.partitions, purchases=load.purchases, label=f"{load.label}-")
-        self._label = f"{load.label}-".encode()
-        self._made = [self._make(number) for number in range(1, min(load.events, POOL) + 1)]
-        self._began = 0.0
-        self._count = 0
 
-    def _make(self, number: int) -> Made:
-        """The traffic's next event, which is of a customer who is there already."""
-        record = self._traffic.event(0)
-        return Made(record.partition, record.key, record.value.split(b"%b%d" % (self._label, number)))
-
-    async def run(self) -> None:
-        """Appends all, and waits until the broker has them."""
-        load = self._load
-        self._began = time.time() + START_SECONDS
-        while self._count < load.events:
-            due = min(load.events, int((time.time() - self._began) * load.rate))
-            if due > self._count:
-                await self._append(due)
-            await asyncio.sleep(SLICE_SECONDS)
-        await self._producer.flush()
-
-    async def _append(self, due: int) -> None:
-        """The events up to a number."""
-        slices = [_Slice(self._producer) for _ in range(self._load.partitions)]
-        while self._count < due:
-            self._count += 1
-            at = self._began + self._count / self._load.rate
-            record, measured = self._event(self._count, at)
-            part = slices[record.partition]
-            if not part.add(record, measured):
-                await self._send(record.partition, part)
-                part = slices[record.partition] = _Slice(self._producer)
-                part.add(record, measured)
-        for partition, part in enumerate(slices):
-            if part.batch.record_count():
-                await self._send(partition, part)
+    def slices(self) -> list[list[Slice]]:
+        """Makes all events: what is due at once, in order."""
+        made: list[list[Slice]] = []
+        for number in range(1, self._load.events + 1):
+            at = number / self._load.rate
+            while len(made) <= at / SLICE_SECONDS:
+                made.append([])
+                latest: dict[int, Slice] = {}
+            record, due = self._event(number, self._began + at)
+            part = latest.get(record.partition)
+            if part is None or not part.add(record, due):
+                part = latest[record.partition] = Slice(record.partition, self._producer.create_batch())
+                part.add(record, due)
+                made[-1].append(part)
+        return made
 
     def _event(self, number: int, at: float) -> tuple[Record, int | None]:
         """The event, and the instant at which it is due if it is measured."""
         load, instant = self._load, int(at * 1_000)
         if number % load.every:
-            partition, key, parts = self._made[number % len(self._made)]
-            value = (b"%be%d" % (self._label, number)).join(parts)
-            return Record(partition, key, value.replace(SOMETIME, self._traffic.text(instant))), None
+            return self._traffic.event(instant), None
         due = int(at * 1e6)
         if load.is_measured(number):
             return self._traffic.newcomer(b"%b%d" % (measured_prefix(load.label), due), instant), due
         return self._traffic.newcomer(b"w-%b-%d" % (load.label.encode(), due), instant), None
 
-    async def _send(self, partition: int, part: _Slice) -> None:
-        sent = await self._producer.send_batch(part.batch, self._load.topic, partition=partition)
+    async def run(self, slices: list[list[Slice]]) -> None:
+        """Appends all, and waits until the broker has them."""
+        for number, parts in enumerate(slices, 1):
+            await asyncio.sleep(max(0.0, self._began + number * SLICE_SECONDS - time.time()))
+            for part in parts:
+                await self._send(part)
+        await self._producer.flush()
+
+    async def _send(self, part: Slice) -> None:
+        sent = await self._producer.send_batch(part.batch, self._load.topic, partition=part.partition)
         sent.add_done_callback(partial(self._acknowledged, part.measured))
 
     def _acknowledged(self, measured: list[int], sent: Future[Any]) -> None:
@@ -177,14 +157,23 @@ class Feed:
             self.samples.add("append", due, now)
 
 
+def making_seconds(load: Load, producer: AIOKafkaProducer) -> float:
+    """How long it takes to make all, about."""
+    tried = replace(load, seconds=min(load.seconds + load.warm_up, TRIED / load.rate), warm_up=0.0)
+    before = time.perf_counter()
+    Feed(tried, producer, time.time()).slices()
+    return (time.perf_counter() - before) * load.events / max(1, tried.events)
+
+
 async def _main(load: Load, out: Path) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=load.kafka, max_batch_size=BATCH_BYTES, linger_ms=0)
     async with producer:
-        feed = Feed(load, producer)
-        gc.freeze()  # what is made need not be looked through again and again
+        gc.disable()  # it would look through all that is made, again and again
+        feed = Feed(load, producer, time.time() + START_SECONDS + SPARE * making_seconds(load, producer))
+        slices = feed.slices()
         print(READY, flush=True)
         before = time.process_time()
-        await feed.run()
+        await feed.run(slices)
     feed.samples.write(out)
     print(json.dumps({"cpu": time.process_time() - before}))
 

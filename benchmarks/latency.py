@@ -33,7 +33,7 @@ from benchmarks.worker import Setup, Worker, drained, progress, running, wait_un
 from benchmarks.writer import append
 from streamseg import services
 
-RATES = (1_000.0, 10_000.0)
+RATES = (1_000.0, 10_000.0, 50_000.0)
 SHARE = 0.5
 """Of the maximum: the third rate."""
 KINDS = {"changes": "on `segment-changes`", "redis": "in Redis"}
