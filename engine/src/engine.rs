@@ -22,7 +22,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source))]
+    #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source, rooms))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         plan: &[u8],
@@ -36,6 +36,7 @@ impl Engine {
         batch_bytes: usize,
         max_record_bytes: usize,
         source: &[u8],
+        rooms: usize,
     ) -> PyResult<Self> {
         let source = source.to_vec();
         let setup = Setup {
@@ -48,6 +49,7 @@ impl Engine {
             batch_bytes,
             max_record_bytes,
             source,
+            rooms,
         };
         Ok(Engine(Mutex::new(Partition::new(plan, states, setup)?)))
     }
@@ -154,8 +156,14 @@ impl Engine {
         self.own(py).unforeseen()
     }
 
-    fn take_stale<'py>(&self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
-        self.own(py).take_stale(py, before, limit)
+    fn show_due<'py>(
+        &self,
+        py: Python<'py>,
+        before: f64,
+        limit: usize,
+        at_once: usize,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        self.own(py).show_due(py, before, limit, at_once)
     }
 
     fn take_late(&self, py: Python) -> Vec<i64> {
@@ -181,7 +189,8 @@ impl Engine {
         py: Python<'py>,
         customers: Vec<Bound<'py, PyBytes>>,
         told: bool,
+        at_once: usize,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        self.own(py).refresh(py, customers, told)
+        self.own(py).refresh(py, customers, told, at_once)
     }
 }

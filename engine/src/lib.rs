@@ -6,6 +6,7 @@ mod engine;
 mod event;
 mod event_probe;
 mod fetched;
+mod group;
 mod message;
 mod old_state;
 mod partition;

@@ -221,16 +221,15 @@ pub fn change_data(
 }
 
 /// The body of a message of the compacted topic: the customer's whole assignment.
-pub fn current_data(plan: &Plan, customer: &str, profile: &Profile, ahead: &[Forecast]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256 + 160 * plan.schemes.len());
+pub fn put_current(out: &mut Vec<u8>, plan: &Plan, customer: &str, profile: &Profile, ahead: &[Forecast]) {
     out.extend_from_slice(b"{\"customer_id\":");
-    put_json_text(&mut out, customer);
+    put_json_text(out, customer);
     out.extend_from_slice(b",\"version\":");
-    put_int_text(&mut out, profile.version as i64);
+    put_int_text(out, profile.version as i64);
     out.extend_from_slice(b",\"time\":");
-    put_instant(&mut out, profile.moving.at);
+    put_instant(out, profile.moving.at);
     out.extend_from_slice(b",\"definitions\":");
-    put_json_text(&mut out, &plan.hash);
+    put_json_text(out, &plan.hash);
     out.extend_from_slice(b",\"schemes\":{");
     let mut first = true;
     for (place, scheme) in plan.schemes.iter().enumerate() {
@@ -242,19 +241,18 @@ pub fn current_data(plan: &Plan, customer: &str, profile: &Profile, ahead: &[For
             out.push(b',');
         }
         first = false;
-        put_json_text(&mut out, &scheme.name);
+        put_json_text(out, &scheme.name);
         out.extend_from_slice(b":{\"segment\":");
-        put_optional_name(&mut out, scheme, segment);
+        put_optional_name(out, scheme, segment);
         out.extend_from_slice(b",\"since\":");
-        put_instant(&mut out, profile.moving.entered[place]);
+        put_instant(out, profile.moving.entered[place]);
         out.extend_from_slice(b",\"next_change_at\":");
-        put_optional_instant(&mut out, ahead[place].at);
+        put_optional_instant(out, ahead[place].at);
         out.extend_from_slice(b",\"next_segment\":");
-        put_optional_name(&mut out, scheme, ahead[place].target);
+        put_optional_name(out, scheme, ahead[place].target);
         out.push(b'}');
     }
     out.extend_from_slice(b"}}");
-    out
 }
 
 /// A change as the counters in Redis see it.
@@ -278,8 +276,10 @@ fn joined(out: &mut Vec<u8>, left: &str, sign: &str, right: &str) {
     }
 }
 
-/// What the script in Redis is told of a customer (see redis_server.py).
-pub fn entry(
+/// What the script in Redis is told of a customer (see redis_server.py), in so many elements.
+#[allow(clippy::too_many_arguments)]
+pub fn put_entry(
+    out: &mut Vec<u8>,
     plan: &Plan,
     customer: &str,
     profile: &Profile,
@@ -287,64 +287,63 @@ pub fn entry(
     moves: &[Counted],
     partition: i64,
     epoch: u32,
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(128 + 256 * plan.schemes.len());
-    put_array(&mut out, 8);
-    put_text(&mut out, customer);
-    put_int(&mut out, profile.version as i64);
-    let shown: Vec<usize> = (0..plan.schemes.len()).filter(|&place| profile.moving.segments[place] != UNSET).collect();
+) -> usize {
+    let shown = || (0..plan.schemes.len()).filter(|&place| profile.moving.segments[place] != UNSET);
     let given = |place: usize| usize::from(ahead[place].at != NEVER) + usize::from(ahead[place].target != UNSET);
-    put_array(&mut out, 4 + shown.iter().map(|&place| 4 + 2 * given(place)).sum::<usize>());
-    put_text(&mut out, "version");
-    let mut text = Vec::with_capacity(20);
-    put_int_text(&mut text, profile.version as i64);
-    put_text(&mut out, ascii(&text));
-    put_text(&mut out, "updated_at");
-    put_text(&mut out, ascii(&instant_text(profile.moving.at)));
+    let (count, forecasts) = (shown().count(), shown().map(given).sum::<usize>());
+    let told = || moves.iter().filter(|each| each.origin != UNSET);
+    let sizes = [2 + 2 * forecasts, 2 + 4 * count, 2 * count - forecasts, 2 * count, 3 * told().count()];
+    put_text(out, customer);
+    put_int(out, profile.version as i64);
+    put_int(out, partition);
+    put_int(out, epoch as i64);
+    sizes.iter().for_each(|&size| put_int(out, size as i64));
     let name = |out: &mut Vec<u8>, scheme: &Scheme, what: &str| joined(out, &scheme.name, "", what);
-    for &place in &shown {
+    put_text(out, "updated_at");
+    put_text(out, ascii(&instant_text(profile.moving.at)));
+    for place in shown() {
         let scheme = &plan.schemes[place];
-        put_text(&mut out, &scheme.name);
-        put_text(&mut out, &scheme.names[profile.moving.segments[place] as usize]);
-        name(&mut out, scheme, ".since");
-        put_text(&mut out, ascii(&instant_text(profile.moving.entered[place])));
         if ahead[place].at != NEVER {
-            name(&mut out, scheme, ".next_change_at");
-            put_text(&mut out, ascii(&instant_text(ahead[place].at)));
+            name(out, scheme, ".next_change_at");
+            put_text(out, ascii(&instant_text(ahead[place].at)));
         }
         if ahead[place].target != UNSET {
-            name(&mut out, scheme, ".next_segment");
-            put_text(&mut out, &scheme.names[ahead[place].target as usize]);
+            name(out, scheme, ".next_segment");
+            put_text(out, &scheme.names[ahead[place].target as usize]);
         }
     }
-    put_array(&mut out, shown.iter().map(|&place| 2 - given(place)).sum());
-    for &place in &shown {
+    put_text(out, "version");
+    let mut text = Vec::with_capacity(20);
+    put_int_text(&mut text, profile.version as i64);
+    put_text(out, ascii(&text));
+    for place in shown() {
+        let scheme = &plan.schemes[place];
+        put_text(out, &scheme.name);
+        put_text(out, &scheme.names[profile.moving.segments[place] as usize]);
+        name(out, scheme, ".since");
+        put_text(out, ascii(&instant_text(profile.moving.entered[place])));
+    }
+    for place in shown() {
         let scheme = &plan.schemes[place];
         if ahead[place].at == NEVER {
-            name(&mut out, scheme, ".next_change_at");
+            name(out, scheme, ".next_change_at");
         }
         if ahead[place].target == UNSET {
-            name(&mut out, scheme, ".next_segment");
+            name(out, scheme, ".next_segment");
         }
     }
-    put_array(&mut out, 2 * shown.len());
-    for &place in &shown {
+    for place in shown() {
         let scheme = &plan.schemes[place];
-        put_text(&mut out, &scheme.name);
-        put_text(&mut out, &scheme.names[profile.moving.segments[place] as usize]);
+        put_text(out, &scheme.name);
+        put_text(out, &scheme.names[profile.moving.segments[place] as usize]);
     }
-    let told: Vec<&Counted> = moves.iter().filter(|each| each.origin != UNSET).collect();
-    put_array(&mut out, told.len());
-    for each in told {
+    for each in told() {
         let scheme = &plan.schemes[each.scheme];
-        put_array(&mut out, 3);
-        put_int(&mut out, each.version as i64);
-        joined(&mut out, &scheme.name, ":", ascii(&day_text(each.at)));
-        joined(&mut out, &scheme.names[each.origin as usize], ">", &scheme.names[each.target as usize]);
+        put_int(out, each.version as i64);
+        joined(out, &scheme.name, ":", ascii(&day_text(each.at)));
+        joined(out, &scheme.names[each.origin as usize], ">", &scheme.names[each.target as usize]);
     }
-    put_int(&mut out, partition);
-    put_int(&mut out, epoch as i64);
-    out
+    4 + sizes.len() + sizes.iter().sum::<usize>()
 }
 
 /// CloudEvents attributes of a change.

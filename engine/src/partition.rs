@@ -4,10 +4,9 @@
 //! decoded here, or owned by Python, which then does everything for it until the group is complete.
 
 use std::borrow::Cow;
-use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex};
 
-use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashSet};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -17,14 +16,15 @@ use crate::census::Gains;
 use crate::deadline::Deadlines;
 use crate::event::{decode, digest, Event, Settings};
 use crate::fetched::{Fetched, Raw};
-use crate::message::{change_data, current_data, entry, push_change, rounded, with_outbox, Counted, Told};
+use crate::group::{Counting, Group};
+use crate::message::{change_data, push_change, put_current, put_entry, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile};
 use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::stale::Stale;
-use crate::state::{decode as decode_state, encode, summary};
+use crate::state::{decode as decode_state, decode_shown, summary};
 use crate::states::{locked, Number, States, Table};
 use crate::time::NEVER;
 use crate::value::{alone, Scope, Val};
@@ -32,53 +32,6 @@ use crate::Unsure;
 
 /// Observed from the very beginning of the input.
 const COMPLETE: i64 = -1;
-
-/// What was published of one customer in this group.
-#[derive(Default)]
-struct Published {
-    outbox: Vec<(u32, i64, Vec<u8>)>,
-    moves: Vec<Counted>,
-    ahead: Vec<Forecast>,
-    caused: Option<i64>,
-    size: usize,
-}
-
-struct Slot {
-    number: Number,
-    key: Vec<u8>,
-    profile: Profile,
-    dirty: bool,
-    /// Taken over by Python, or never more than an attempt.
-    void: bool,
-    /// What the census has, of a customer whose state Python keeps.
-    counted: Option<Counting>,
-    told: Option<Box<Published>>,
-}
-
-/// Slots by the ids of their customers: all that a group has to do with are found in a small place.
-#[derive(Default)]
-struct Index {
-    places: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-}
-
-impl Index {
-    fn get(&self, slots: &[Slot], key: &[u8]) -> Option<usize> {
-        let found = self.places.find(self.hasher.hash_one(key), |&place| slots[place as usize].key == key);
-        found.map(|&place| place as usize)
-    }
-
-    fn insert(&mut self, slots: &[Slot], place: usize) {
-        let hash = |place: u32| self.hasher.hash_one(&slots[place as usize].key[..]);
-        self.places.insert_unique(hash(place as u32), place as u32, |&place| hash(place));
-    }
-
-    fn remove(&mut self, slots: &[Slot], key: &[u8]) -> Option<usize> {
-        let is_it = |&place: &u32| slots[place as usize].key == key;
-        let found = self.places.find_entry(self.hasher.hash_one(key), is_it).ok()?;
-        Some(found.remove().0 as usize)
-    }
-}
 
 /// What is found of a customer.
 enum Found {
@@ -107,9 +60,6 @@ pub type Due<'py> = (i64, Bound<'py, PyBytes>);
 /// How many events were folded, how that ended, its deadline, and the events by class and result.
 pub type Folded<'py> = (usize, &'static str, Option<Due<'py>>, Vec<(String, &'static str, u64)>);
 
-/// Worth and segments of a customer.
-type Counting = (i64, Vec<u8>);
-
 /// What was found of a stored state.
 enum Stored {
     Unknown,
@@ -123,8 +73,8 @@ struct Completed {
     states: Records,
     changes: Records,
     current: Records,
-    /// For Redis, with the instant of the event that caused each and its customer.
-    entries: Vec<(Vec<u8>, Option<i64>, String)>,
+    /// For Redis, with how many elements each has, the instant of the event that caused it, and its customer.
+    entries: Vec<(Vec<u8>, usize, Option<i64>, String)>,
     /// States that Python keeps.
     kept: Vec<(Vec<u8>, Vec<u8>)>,
     gains: Gains,
@@ -152,6 +102,8 @@ pub struct Setup {
     pub batch_bytes: usize,
     pub max_record_bytes: usize,
     pub source: Vec<u8>,
+    /// Profiles of a group that are kept as such.
+    pub rooms: usize,
 }
 
 impl Setup {
@@ -173,13 +125,13 @@ pub struct Partition {
     pub observed_from: i64,
     pub epoch: u32,
     deadlines: Deadlines,
-    slots: Vec<Slot>,
-    index: Index,
+    group: Group,
     dirty: Vec<usize>,
     told: Vec<usize>,
     owned: HashSet<Number>,
     stale: Stale,
-    pool: Vec<(Vec<u8>, Profile)>,
+    /// One that is nobody's.
+    spare: Profile,
     changed: HashMap<(usize, i32, i32, bool), u64>,
     late: Vec<i64>,
     by_time: usize,
@@ -194,73 +146,26 @@ pub struct Partition {
 impl Partition {
     // Customers
 
-    /// Reads a stored state into a profile, and what the census has of it if it is kept elsewhere.
-    fn read(
-        &mut self,
-        states: &mut Table,
-        customer: &[u8],
-        number: Option<Number>,
-        profile: &mut Profile,
-    ) -> PyResult<Stored> {
-        let (plan, positions) = (&self.plan, &mut self.positions);
-        if let Some(elsewhere) = &self.elsewhere {
-            return Python::attach(|py| {
-                let found = elsewhere.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
-                if found.is_none() {
-                    return Ok(Stored::Unknown);
-                }
-                let data = found.cast::<PyBytes>()?.as_bytes();
-                let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
-                Ok(match decode_state(plan, data, profile, positions) {
-                    Ok(()) => Stored::Read(states.named(customer), counted),
-                    Err(Unsure) => Stored::Unsure,
-                })
-            });
-        }
-        let Some((number, data)) = number.and_then(|number| Some((number, states.state(number)?))) else {
-            return Ok(Stored::Unknown);
-        };
-        Ok(match decode_state(plan, data, profile, positions) {
-            Ok(()) => Stored::Read(number, None),
-            Err(Unsure) => Stored::Unsure,
-        })
-    }
-
     fn key<'py>(&self, py: Python<'py>, number: Number) -> Bound<'py, PyBytes> {
         PyBytes::new(py, locked(&self.states).key(number))
     }
 
     fn find(&mut self, states: &mut Table, customer: &[u8]) -> PyResult<Found> {
-        if let Some(place) = self.index.get(&self.slots, customer) {
-            return Ok(Found::Here(place));
+        let Partition { plan, group, positions, epoch, .. } = self;
+        if let Some(place) = group.get(customer) {
+            let is_sure = group.heat(place, plan, *epoch, positions).is_ok();
+            return Ok(if is_sure { Found::Here(place) } else { Found::Elsewhere });
         }
         let number = states.number(customer);
         if number.is_some_and(|number| self.owned.contains(&number)) {
             return Ok(Found::Elsewhere);
         }
-        let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
-        let found = match self.read(states, customer, number, &mut profile)? {
-            Stored::Read(number, counted) => {
-                key.extend_from_slice(customer);
-                return Ok(Found::Here(self.place(number, key, profile, counted)));
-            }
+        let profile = group.room(plan, *epoch);
+        Ok(match read(plan, &self.elsewhere, states, customer, number, profile, positions)? {
+            Stored::Read(number, counted) => Found::Here(group.place(number, customer, counted)),
             Stored::Unsure => Found::Elsewhere,
             Stored::Unknown => Found::Unknown,
-        };
-        self.pool.push((key, profile));
-        Ok(found)
-    }
-
-    fn place(&mut self, number: Number, key: Vec<u8>, profile: Profile, counted: Option<Counting>) -> usize {
-        let place = self.slots.len();
-        self.slots.push(Slot { number, key, profile, dirty: false, void: false, counted, told: None });
-        self.index.insert(&self.slots, place);
-        place
-    }
-
-    fn forget(&mut self, place: usize) {
-        self.index.remove(&self.slots, &self.slots[place].key);
-        self.slots[place].void = true;
+        })
     }
 
     /// Lets go of the number of a customer of whom nothing is known any more.
@@ -271,8 +176,9 @@ impl Partition {
     }
 
     fn touch(&mut self, place: usize) {
-        if !self.slots[place].dirty {
-            self.slots[place].dirty = true;
+        let slot = &mut self.group.slots[place];
+        if !slot.dirty {
+            slot.dirty = true;
             self.dirty.push(place);
         }
     }
@@ -287,7 +193,7 @@ impl Partition {
             }
             let Some((due, number, is_due)) = self.deadlines.pop(states) else { break };
             if !is_due {
-                let is_here = self.index.get(&self.slots, states.key(number)).is_some();
+                let is_here = self.group.get(states.key(number)).is_some();
                 if !is_here && !self.owned.contains(&number) {
                     self.let_go(states, number);
                 }
@@ -321,10 +227,10 @@ impl Partition {
 
     /// Moves a customer to a deadline of it; false if that is for Python, and nothing is done.
     fn move_on(&mut self, place: usize, due: i64) -> PyResult<bool> {
-        let before = self.plan.may_fail.then(|| self.slots[place].profile.clone());
+        let before = self.plan.may_fail.then(|| self.group.profile(place).clone());
         let plan = self.plan.clone();
         self.clock = self.clock.max(due);
-        advance_and_drop(&plan, &mut self.slots[place].profile, due);
+        advance_and_drop(&plan, self.group.both(place).1, due);
         if self.settle(place, due, None).is_err() {
             self.restore(place, before)?;
             return Ok(false);
@@ -334,13 +240,13 @@ impl Partition {
 
     /// Fires what a customer has until an event of it, before what others have; gives what is for Python.
     fn pass_own(&mut self, states: &mut Table, place: usize, time: i64) -> PyResult<Option<(i64, Number)>> {
-        let now = self.slots[place].profile.moving.at.max(self.clock).max(time);
-        if self.slots[place].profile.wake > now {
+        let now = self.group.profile(place).moving.at.max(self.clock).max(time);
+        if self.group.profile(place).wake > now {
             return Ok(None);
         }
         let mut left = None;
-        while left.is_none() && self.slots[place].profile.wake <= now {
-            let (due, number) = (self.slots[place].profile.wake, self.slots[place].number);
+        while left.is_none() && self.group.profile(place).wake <= now {
+            let (due, number) = (self.group.profile(place).wake, self.group.slots[place].number);
             left = (!self.move_on(place, due)?).then_some((due, number));
         }
         self.wait(states, place); // once: what it was put off by meanwhile has passed
@@ -349,13 +255,12 @@ impl Partition {
 
     /// Puts what a customer waits for on the heap.
     fn wait(&mut self, states: &Table, place: usize) {
-        let slot = &self.slots[place];
-        self.deadlines.queue(slot.number, slot.profile.wake, states);
+        self.deadlines.queue(self.group.slots[place].number, self.group.profile(place).wake, states);
     }
 
     fn restore(&mut self, place: usize, before: Option<Profile>) -> PyResult<()> {
         let before = before.ok_or_else(|| PyRuntimeError::new_err("the compiled core did not expect to be unsure"))?;
-        self.slots[place].profile = before;
+        *self.group.both(place).1 = before;
         Ok(())
     }
 
@@ -375,31 +280,29 @@ impl Partition {
         let place = match known {
             Some(place) => place,
             None => {
-                let (mut key, mut profile) = self.pool.pop().unwrap_or_default();
-                key.extend_from_slice(customer.as_bytes());
-                profile.renew(&plan);
-                let number = states.named(&key);
-                self.place(number, key, profile, None)
+                self.group.room(&plan, self.epoch).renew(&plan);
+                self.group.place(states.named(customer.as_bytes()), customer.as_bytes(), None)
             }
         };
-        let now = self.slots[place].profile.moving.at.max(self.clock);
-        if is_duplicate(&plan, &self.slots[place].profile.kept, event, now) {
+        let profile = self.group.profile(place);
+        let now = profile.moving.at.max(self.clock);
+        if is_duplicate(&plan, &profile.kept, event, now) {
             return Ok((Taken::As("duplicate"), place));
         }
-        if prepare(&plan, &self.slots[place].profile.kept, event, now, &mut self.prepared).is_err() {
+        if prepare(&plan, &profile.kept, event, now, &mut self.prepared).is_err() {
             if known.is_none() {
-                self.forget(place);
+                self.group.forget(place);
             }
             return Ok((Taken::Unsure, place));
         }
-        let before = plan.may_fail.then(|| self.slots[place].profile.clone());
-        let profile = &mut self.slots[place].profile;
+        let before = plan.may_fail.then(|| profile.clone());
+        let profile = self.group.both(place).1;
         advance_and_drop(&plan, profile, now);
         let unmatched = apply(&plan, profile, event, now, &self.prepared);
         if self.settle(place, now, Some(name)).is_err() {
             self.restore(place, before)?;
             if known.is_none() {
-                self.forget(place);
+                self.group.forget(place);
             }
             return Ok((Taken::Unsure, place));
         }
@@ -411,7 +314,7 @@ impl Partition {
     /// Evaluates at `now`, where the customer is, publishes what moved, and finds the next deadline.
     fn settle(&mut self, place: usize, now: i64, cause: Option<&str>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
-        let profile = &mut self.slots[place].profile;
+        let profile = self.group.both(place).1;
         let mut moves = std::mem::take(&mut self.moves);
         decide(&plan, &profile.kept, &mut profile.moving, now, &mut moves, &mut self.ahead.spare)?;
         profile.wake = after(&plan, &profile.kept, &profile.moving, now)?;
@@ -426,11 +329,11 @@ impl Partition {
 
     fn tell(&mut self, place: usize, moves: &[Move], now: i64, cause: Option<&str>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
-        let slot = &mut self.slots[place];
+        let (slot, profile) = self.group.both(place);
         let mut found = vec![];
-        forecast(&plan, &slot.profile, now, &mut self.ahead, &mut found)?;
+        forecast(&plan, profile, now, &mut self.ahead, &mut found)?;
         let customer = std::str::from_utf8(&slot.key).map_err(|_| Unsure)?;
-        let mut version = slot.profile.version;
+        let mut version = profile.version;
         let mut datas = Vec::with_capacity(moves.len());
         for each in moves {
             version = version.checked_add(1).ok_or(Unsure)?;
@@ -439,9 +342,9 @@ impl Partition {
                 || scheme.longest == 0
                 || (!scheme.endless && now - scheme.longest >= self.observed_from);
             let told = Told { version, cause, following: found[each.scheme], complete };
-            datas.push((version, now, change_data(&plan, customer, &slot.profile, now, each, &told)?));
+            datas.push((version, now, change_data(&plan, customer, profile, now, each, &told)?));
         }
-        slot.profile.version = version;
+        profile.version = version;
         if slot.told.is_none() {
             slot.told = Some(Box::default());
             self.told.push(place);
@@ -563,7 +466,7 @@ impl Partition {
         };
         let class = class_of(event.kind);
         if let Some(place) = known {
-            if offset <= self.slots[place].profile.offset(given.topic) {
+            if offset <= self.group.profile(place).offset(given.topic) {
                 self.clock = self.clock.max(event.time);
                 counts.add(class, "replayed");
                 return Ok(None);
@@ -576,12 +479,12 @@ impl Partition {
         match taken {
             Taken::Unsure => return Ok(Some(End::Python)),
             Taken::As(result) => {
-                let slot = &mut self.slots[place];
+                let (slot, profile) = self.group.both(place);
                 if !self.told_just_now {
                     self.stale.note(slot.number, given.since, given.offset);
                 }
                 if result != "duplicate" {
-                    slot.profile.applied(given.topic, offset, &mut self.positions);
+                    profile.applied(given.topic, offset, &mut self.positions);
                 }
                 counts.add(class, result);
             }
@@ -616,6 +519,53 @@ fn class_of(kind: &str) -> &str {
         "purchase" | "refund" | "profile" | "merge" | "erase" => kind,
         _ => "engagement",
     }
+}
+
+/// Reads a stored state into a profile, and what the census has of it if it is kept elsewhere.
+fn read(
+    plan: &Plan,
+    elsewhere: &Option<Py<PyAny>>,
+    states: &mut Table,
+    customer: &[u8],
+    number: Option<Number>,
+    profile: &mut Profile,
+    positions: &mut Positions,
+) -> PyResult<Stored> {
+    if let Some(elsewhere) = elsewhere {
+        return Python::attach(|py| {
+            let found = elsewhere.bind(py).call_method1(intern!(py, "get"), (PyBytes::new(py, customer),))?;
+            if found.is_none() {
+                return Ok(Stored::Unknown);
+            }
+            let data = found.cast::<PyBytes>()?.as_bytes();
+            let counted = summary(data).map(|(_, worth, segments)| (worth, segments.to_vec()));
+            Ok(match decode_state(plan, data, profile, positions) {
+                Ok(()) => Stored::Read(states.named(customer), counted),
+                Err(Unsure) => Stored::Unsure,
+            })
+        });
+    }
+    let Some((number, data)) = number.and_then(|number| Some((number, states.state(number)?))) else {
+        return Ok(Stored::Unknown);
+    };
+    Ok(match decode_state(plan, data, profile, positions) {
+        Ok(()) => Stored::Read(number, None),
+        Err(Unsure) => Stored::Unsure,
+    })
+}
+
+/// Appends a customer's assignment, by way of `data`.
+fn push_current(
+    plan: &Plan,
+    customer: &str,
+    profile: &Profile,
+    ahead: &[Forecast],
+    current: &mut Records,
+    data: &mut Vec<u8>,
+) {
+    data.clear();
+    put_current(data, plan, customer, profile, ahead);
+    current.push(Some(customer.as_bytes()), Some(data), &[(b"content-type", b"application/json")]);
 }
 
 fn text(key: &[u8]) -> PyResult<&str> {
@@ -667,18 +617,17 @@ impl Partition {
             plan: Arc::new(plan),
             states,
             elsewhere,
+            group: Group::new(setup.rooms),
             setup,
             clock: 0,
             observed_from: COMPLETE,
             epoch: 0,
             deadlines: Deadlines::default(),
-            slots: vec![],
-            index: Index::default(),
             dirty: vec![],
             told: vec![],
             owned: HashSet::new(),
             stale: Stale::default(),
-            pool: vec![],
+            spare: Profile::default(),
             changed: HashMap::new(),
             late: vec![],
             by_time: 0,
@@ -701,7 +650,7 @@ impl Partition {
 
     /// How many customers the group has to do with.
     pub fn touched(&self) -> usize {
-        self.slots.len()
+        self.group.slots.len()
     }
 
     /// Takes over the states there are; returns how many, and worth and customers by segments.
@@ -728,9 +677,7 @@ impl Partition {
             self.states = Arc::default();
         }
         self.deadlines = Deadlines::default();
-        self.slots = vec![];
-        self.index = Index::default();
-        self.pool = vec![];
+        self.group = Group::new(self.setup.rooms);
         self.stale = Stale::default();
     }
 
@@ -809,11 +756,11 @@ impl Partition {
         if !self.owned.insert(number) {
             return Ok(None);
         }
-        let Some(place) = self.index.remove(&self.slots, customer) else { return Ok(None) };
-        let slot = &mut self.slots[place];
-        slot.void = true;
+        let Some(place) = self.group.get(customer) else { return Ok(None) };
         let mut data = vec![];
-        encode(&self.plan, &slot.profile, self.epoch, &mut data);
+        let record = PyBytes::new(py, self.group.record(place, &self.plan, self.epoch, &mut data).0);
+        self.group.forget(place);
+        let slot = &mut self.group.slots[place];
         let counted = match &self.elsewhere {
             None => {
                 let states = locked(&self.states);
@@ -838,7 +785,7 @@ impl Partition {
                 (outbox, moves, ahead, told.caused, told.size).into_pyobject(py)?.into_any()
             }
         };
-        Ok(Some((PyBytes::new(py, &data), slot.dirty, counted, told).into_pyobject(py)?))
+        Ok(Some((record, slot.dirty, counted, told).into_pyobject(py)?))
     }
 
     // Forecasts that are not told yet
@@ -860,19 +807,30 @@ impl Partition {
         self.stale.oldest().map(|(_, mark)| mark.offset)
     }
 
-    /// Takes customers off that are not told since `before` or longer, the oldest first.
-    pub fn take_stale<'py>(&mut self, py: Python<'py>, before: f64, limit: usize) -> Vec<Bound<'py, PyBytes>> {
-        let mut taken = vec![];
-        while taken.len() < limit {
-            let Some(number) = self.stale.take(before) else { break };
-            let mut states = locked(&self.states);
-            let key = states.key(number);
-            taken.push(PyBytes::new(py, key));
-            if self.index.get(&self.slots, key).is_none() && !self.owned.contains(&number) {
-                self.let_go(&mut states, number);
+    /// Shows customers who are not told of since `before` or longer, at most `limit`, the oldest first; they count as
+    /// told. See `Showing` for what it gives.
+    pub fn show_due<'py>(
+        &mut self,
+        py: Python<'py>,
+        before: f64,
+        limit: usize,
+        at_once: usize,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let shared = self.states.clone();
+        let showing = self.apart(py, |own| -> PyResult<Showing> {
+            let mut showing = own.showing(at_once, true);
+            let (mut states, mut key) = (locked(&shared), vec![]);
+            for _ in 0..limit {
+                let Some(number) = own.stale.take(before) else { break };
+                key.clear();
+                key.extend_from_slice(states.key(number));
+                if !own.show_as_is(&mut states, Some(number), &key, &mut showing)? {
+                    own.let_go(&mut states, number);
+                }
             }
-        }
-        taken
+            Ok(showing)
+        })?;
+        showing.given(py)
     }
 
     // Out
@@ -908,8 +866,8 @@ impl Partition {
         let Completed { states, changes, current, entries, kept, gains, new, large } =
             self.apart(py, |own| own.completed(&mut locked(&shared), current, large))?;
         let list = PyList::empty(py);
-        for (packed, caused, customer) in entries {
-            list.append((PyBytes::new(py, &packed), caused, customer))?;
+        for (packed, elements, caused, customer) in entries {
+            list.append((PyBytes::new(py, &packed), elements, caused, customer))?;
         }
         let dict = PyDict::new(py);
         for (key, data) in kept {
@@ -918,110 +876,154 @@ impl Partition {
         (states, changes, current, list, dict, gains.list(py), new, large).into_pyobject(py)
     }
 
-    /// Entries for Redis of customers as they are, their assignments as Records if they are to be `told`, and whom
-    /// Python has to tell of.
+    /// Shows customers as they are; what is `told` goes to the topic of assignments, too. See `Showing`.
     pub fn refresh<'py>(
         &mut self,
         py: Python<'py>,
         customers: Vec<Bound<'py, PyBytes>>,
         told: bool,
+        at_once: usize,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut current = self.setup.records();
-        let (entries, left) = (PyList::empty(py), PyList::empty(py));
-        let plan = self.plan.clone();
-        let (spare, mut profile) = self.pool.pop().unwrap_or_default();
-        let mut found = vec![];
         let shared = self.states.clone();
-        let mut states = locked(&shared);
+        let mut showing = self.showing(at_once, told);
         for customer in customers {
-            let key = customer.as_bytes();
+            let (key, mut states) = (customer.as_bytes(), locked(&shared));
             let number = states.number(key);
-            let is_owned = number.is_some_and(|number| self.owned.contains(&number));
-            if is_owned || self.index.get(&self.slots, key).is_some() {
-                left.append(&customer)?;
-                continue;
-            }
-            let sure = match self.read(&mut states, key, number, &mut profile)? {
-                Stored::Unknown => continue,
-                Stored::Unsure => Err(Unsure),
-                Stored::Read(..) => forecast(&plan, &profile, profile.moving.at, &mut self.ahead, &mut found),
-            };
-            match sure {
-                Err(Unsure) => left.append(&customer)?,
-                Ok(()) => {
-                    let packed = self.show(key, &profile, &found, &[], told.then_some(&mut current))?;
-                    entries.append((PyBytes::new(py, &packed), py.None(), text(key)?))?;
-                }
-            }
+            self.show_as_is(&mut states, number, key, &mut showing)?;
         }
-        self.pool.push((spare, profile));
-        (entries, current, left).into_pyobject(py)
+        showing.given(py)
+    }
+}
+
+/// What a piece has, in how many elements, and of whom.
+type Piece = (Vec<u8>, usize, Vec<String>);
+
+/// What is shown of customers as they are.
+struct Showing {
+    /// Entries for Redis, one after another, and whose they are: at most `at_once` in a piece.
+    pieces: Vec<Piece>,
+    at_once: usize,
+    /// Their assignments, if they are told.
+    current: Option<Records>,
+    /// Of whom Python has to tell.
+    left: Vec<Vec<u8>>,
+    found: Vec<Forecast>,
+    data: Vec<u8>,
+}
+
+impl Showing {
+    /// Adds an entry that `put` writes.
+    fn add(&mut self, customer: &str, put: impl FnOnce(&mut Vec<u8>, &[Forecast]) -> usize) {
+        if self.pieces.last().is_none_or(|(_, _, customers)| customers.len() == self.at_once) {
+            self.pieces.push(Default::default());
+        }
+        if let Some((packed, elements, customers)) = self.pieces.last_mut() {
+            customers.push(customer.to_owned());
+            *elements += put(packed, &self.found);
+        }
+    }
+
+    /// Pieces for Redis, assignments as Records, and whom Python has to tell of.
+    fn given<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let pieces = PyList::empty(py);
+        for (data, elements, customers) in &self.pieces {
+            pieces.append((PyBytes::new(py, data), elements, customers))?;
+        }
+        let left = PyList::new(py, self.left.iter().map(|key| PyBytes::new(py, key)))?;
+        (pieces, self.current, left).into_pyobject(py)
     }
 }
 
 impl Partition {
-    /// An entry for Redis; the assignment goes to `current`, if that is given.
-    fn show(
-        &self,
+    fn showing(&self, at_once: usize, told: bool) -> Showing {
+        let current = told.then(|| self.setup.records());
+        Showing { pieces: vec![], at_once, current, left: vec![], found: vec![], data: vec![] }
+    }
+
+    /// Shows a customer as its state says, or leaves it to Python; false if nothing is known of it.
+    fn show_as_is(
+        &mut self,
+        states: &mut Table,
+        number: Option<Number>,
         key: &[u8],
-        profile: &Profile,
-        ahead: &[Forecast],
-        moves: &[Counted],
-        current: Option<&mut Records>,
-    ) -> PyResult<Vec<u8>> {
-        let customer = text(key)?;
-        if let Some(current) = current {
-            let data = current_data(&self.plan, customer, profile, ahead);
-            current.push(Some(key), Some(&data), &[(b"content-type", b"application/json")]);
+        showing: &mut Showing,
+    ) -> PyResult<bool> {
+        let is_owned = number.is_some_and(|number| self.owned.contains(&number));
+        if is_owned || self.group.get(key).is_some() {
+            showing.left.push(key.to_vec());
+            return Ok(true);
         }
-        Ok(entry(&self.plan, customer, profile, ahead, moves, self.setup.partition, self.epoch))
+        let Partition { plan, elsewhere, positions, ahead, spare: profile, epoch, setup, .. } = self;
+        let sure = match read(plan, elsewhere, states, key, number, profile, positions)? {
+            Stored::Unknown => return Ok(false),
+            Stored::Unsure => Err(Unsure),
+            Stored::Read(..) => forecast(plan, profile, profile.moving.at, ahead, &mut showing.found),
+        };
+        if sure.is_err() {
+            showing.left.push(key.to_vec());
+            return Ok(true);
+        }
+        let customer = text(key)?;
+        if let Some(current) = &mut showing.current {
+            push_current(plan, customer, profile, &showing.found, current, &mut showing.data);
+        }
+        showing.add(customer, |packed, ahead| {
+            put_entry(packed, plan, customer, profile, ahead, &[], setup.partition, *epoch)
+        });
+        Ok(true)
     }
 
     fn completed(&mut self, here: &mut Table, mut current: Records, large: usize) -> PyResult<Completed> {
         let mut changes = self.setup.records();
         let mut entries = Vec::with_capacity(self.told.len());
+        let (mut data, mut record) = (Vec::with_capacity(1024), Vec::with_capacity(4096));
+        let Partition { plan, group, positions, spare, epoch, setup, .. } = self;
         for &place in &self.told {
-            let slot = &self.slots[place];
+            let slot = &group.slots[place];
             if slot.void {
                 continue;
             }
             let Some(told) = &slot.told else { continue };
-            let packed = self.show(&slot.key, &slot.profile, &told.ahead, &told.moves, Some(&mut current))?;
-            entries.push((packed, told.caused, text(&slot.key)?.to_owned()));
+            let (stored, _) = group.record(place, plan, *epoch, &mut data);
+            decode_shown(plan, stored, spare, positions).map_err(|_| PyRuntimeError::new_err("a state is cut off"))?;
+            let customer = text(&slot.key)?;
+            push_current(plan, customer, spare, &told.ahead, &mut current, &mut data);
+            let mut packed = Vec::with_capacity(128 + 256 * plan.schemes.len());
+            let (ahead, moves) = (&told.ahead, &told.moves);
+            let elements = put_entry(&mut packed, plan, customer, spare, ahead, moves, setup.partition, *epoch);
+            entries.push((packed, elements, told.caused, customer.to_owned()));
             for (version, at, data) in &told.outbox {
-                push_change(&mut changes, &slot.key, *version, *at, data, &self.setup.source);
+                push_change(&mut changes, &slot.key, *version, *at, data, &setup.source);
             }
         }
-        let mut states = self.setup.records();
+        let mut states = setup.records();
         let mut kept = vec![];
         let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
-        let (mut data, mut record) = (Vec::with_capacity(1024), Vec::with_capacity(4096));
         for &place in &self.dirty {
-            let slot = &self.slots[place];
+            let slot = &group.slots[place];
             if slot.void {
                 continue;
             }
-            data.clear();
-            let head = encode(&self.plan, &slot.profile, self.epoch, &mut data);
+            let (data, head) = group.record(place, plan, *epoch, &mut data);
             let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
                 Some(told) => {
                     record.clear();
-                    with_outbox(&data, head, &told.outbox, &mut record);
+                    with_outbox(data, head, &told.outbox, &mut record);
                     states.push(Some(&slot.key), Some(&record), &[]);
                     record.len()
                 }
                 None => {
-                    states.push(Some(&slot.key), Some(&data), &[]);
+                    states.push(Some(&slot.key), Some(data), &[]);
                     data.len()
                 }
             };
             larger += usize::from(size > large);
-            let Some((_, worth, segments)) = summary(&data) else { continue };
+            let Some((_, worth, segments)) = summary(data) else { continue };
             let is_known = if self.elsewhere.is_some() {
                 if let Some((was, before)) = &slot.counted {
                     gains.change(before, *was, segments, worth);
                 }
-                kept.push((slot.key.clone(), data.clone()));
+                kept.push((slot.key.clone(), data.to_vec()));
                 slot.counted.is_some()
             } else {
                 let known = here.state(slot.number).and_then(summary);
@@ -1029,7 +1031,7 @@ impl Partition {
                     gains.change(before, was, segments, worth);
                 }
                 let is_known = known.is_some();
-                here.keep(slot.number, &data);
+                here.keep(slot.number, data);
                 is_known
             };
             if !is_known {
@@ -1043,20 +1045,10 @@ impl Partition {
 
     /// Begins the next group.
     fn renew(&mut self, states: &mut Table) {
-        const KEPT: usize = 8_192;
-        for number in self.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
+        for number in self.group.slots.iter().map(|slot| slot.number).chain(self.owned.iter().copied()) {
             self.let_go(states, number);
         }
-        // As many as a group needed, while groups are large.
-        let kept = self.slots.len().max(KEPT);
-        self.pool.truncate(kept);
-        self.index.places.clear();
-        for mut slot in self.slots.drain(..) {
-            if self.pool.len() < kept {
-                slot.key.clear();
-                self.pool.push((slot.key, slot.profile));
-            }
-        }
+        self.group.renew();
         self.dirty.clear();
         self.told.clear();
         self.owned.clear();

@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::deadline::Deadlines;
 use crate::event::{decode, digest, Event, Settings};
-use crate::message::{change_data, current_data, Told};
+use crate::message::{change_data, put_current, Told};
 use crate::partition::worth;
 use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile, UNSET};
@@ -503,7 +503,8 @@ impl Replay {
     fn assignment(&mut self, key: &Key) -> Option<Vec<u8>> {
         let profile = &self.customers[*self.index.get(key)?].profile;
         forecast(&self.plan, profile, profile.moving.at, &mut self.ahead, &mut self.found).ok()?;
-        let mut line = current_data(&self.plan, std::str::from_utf8(key).ok()?, profile, &self.found);
+        let mut line = Vec::with_capacity(256 + 160 * self.plan.schemes.len());
+        put_current(&mut line, &self.plan, std::str::from_utf8(key).ok()?, profile, &self.found);
         line.push(b'\n');
         Some(line)
     }

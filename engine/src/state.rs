@@ -35,22 +35,7 @@ pub fn summary(data: &[u8]) -> Option<(i64, i64, &[u8])> {
 
 /// Reads a state without an outbox into a profile.
 pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile, positions: &mut Positions) -> Result<(), Unsure> {
-    let (wake, worth, segments) = summary(data).ok_or(Unsure)?;
-    let body = HEADER + segments.len() + 1;
-    if data.len() <= body || data[body - 1] != 0 || segments.len() != plan.schemes.len() {
-        return Err(Unsure);
-    }
-    profile.renew(plan);
-    profile.moving.at = instant(data, AT);
-    profile.wake = wake;
-    profile.worth = worth;
-    for (place, &segment) in segments.iter().enumerate() {
-        if segment != NO_SEGMENT && segment as usize >= plan.schemes[place].names.len() {
-            return Err(Unsure);
-        }
-        profile.moving.segments[place] = if segment == NO_SEGMENT { UNSET } else { segment as i32 };
-    }
-    let mut reader = Reader::new(&data[body..]);
+    let mut reader = read_head(plan, data, profile)?;
     match data[0] {
         FORMAT if be(data, MARK) == plan.mark => read_body(plan, &mut reader, profile, positions)?,
         OLD_BODY => {
@@ -66,19 +51,55 @@ pub fn decode(plan: &Plan, data: &[u8], profile: &mut Profile, positions: &mut P
     Ok(())
 }
 
-fn read_body(plan: &Plan, reader: &mut Reader, profile: &mut Profile, positions: &mut Positions) -> Result<(), Unsure> {
+/// Reads of a state of `encode` what is shown of a customer, and no more.
+pub fn decode_shown(plan: &Plan, data: &[u8], profile: &mut Profile, positions: &mut Positions) -> Result<(), Unsure> {
+    let mut reader = read_head(plan, data, profile)?;
+    read_front(plan, &mut reader, profile, positions)
+}
+
+fn read_head<'a>(plan: &Plan, data: &'a [u8], profile: &mut Profile) -> Result<Reader<'a>, Unsure> {
+    let (wake, worth, segments) = summary(data).ok_or(Unsure)?;
+    let body = HEADER + segments.len() + 1;
+    if data.len() <= body || data[body - 1] != 0 || segments.len() != plan.schemes.len() {
+        return Err(Unsure);
+    }
+    profile.renew(plan);
+    profile.moving.at = instant(data, AT);
+    profile.wake = wake;
+    profile.worth = worth;
+    for (place, &segment) in segments.iter().enumerate() {
+        if segment != NO_SEGMENT && segment as usize >= plan.schemes[place].names.len() {
+            return Err(Unsure);
+        }
+        profile.moving.segments[place] = if segment == NO_SEGMENT { UNSET } else { segment as i32 };
+    }
+    Ok(Reader::new(&data[body..]))
+}
+
+fn read_front(
+    plan: &Plan,
+    reader: &mut Reader,
+    profile: &mut Profile,
+    positions: &mut Positions,
+) -> Result<(), Unsure> {
     reader.array_of(9)?;
     profile.version = u32::try_from(reader.int()?).map_err(|_| Unsure)?;
     for _ in 0..reader.map()? {
         let name = reader.text()?;
         profile.offsets.push((positions.name(name), reader.int()?));
     }
-    let (kept, moving) = (&mut profile.kept, &mut profile.moving);
-    let at = moving.at;
+    let moving = &mut profile.moving;
     reader.array_of(plan.schemes.len() + plan.marks + plan.attributes.len())?;
     for entered in &mut moving.entered {
-        *entered = at - reader.bounded()?;
+        *entered = moving.at - reader.bounded()?;
     }
+    Ok(())
+}
+
+fn read_body(plan: &Plan, reader: &mut Reader, profile: &mut Profile, positions: &mut Positions) -> Result<(), Unsure> {
+    read_front(plan, reader, profile, positions)?;
+    let (kept, moving) = (&mut profile.kept, &mut profile.moving);
+    let at = moving.at;
     for time in kept.marks.iter_mut().chain(&mut kept.attribute_times) {
         *time = before(at, reader.optional()?);
     }

@@ -32,7 +32,8 @@ from streamseg.worker.partition import (
     Told,
 )
 from streamseg.worker.placement import MURMUR2
-from streamseg.worker.redis_entry import Move, PackedEntry
+from streamseg.worker.redis_entry import Move, PackedEntries, PackedEntry
+from streamseg.worker.redis_view import LATER
 from streamseg.worker.settings import MAX_RECORD_BYTES, Store
 from streamseg.worker.states import States
 from streamseg.worker.tolerance import Tally
@@ -51,6 +52,8 @@ GROUP_EVENTS = 128_000
 REFRESHED = 800
 """The same. At 20,000 events/s of many customers nearly each moves a forecast to be told later. All go with the
 events of a group, where 200 were not enough, and what was left made groups of its own."""
+ROOMS = 64
+"""Customers of a group whom the core keeps decoded: those who came last. They fit into the processor's cache."""
 
 T = TypeVar("T")
 HandOver = Callable[[str, Told], None]
@@ -237,6 +240,7 @@ class CompiledPartition(Partition):
             batch_bytes=BATCH_BYTES,
             max_record_bytes=MAX_RECORD_BYTES,
             source=self._names.source,
+            rooms=ROOMS,
         )
 
     def _take_over(self, customer: str, told: Told) -> None:
@@ -252,17 +256,20 @@ class CompiledPartition(Partition):
     def _refreshed(self, customer: str) -> None:
         self.customers.engine.drop_stale(customer.encode())
 
-    def _take_stale(self, before: float) -> list[str]:
-        return [key.decode() for key in self.customers.engine.take_stale(before, REFRESHED)]
+    def _show_stale(self, group: Group, before: float) -> bool:
+        pieces, group.told, left = self.customers.engine.show_due(before, REFRESHED, LATER)
+        group.pieces += map(PackedEntries._make, pieces)
+        super()._show(group, [key.decode() for key in left], told=True)
+        return bool(group.pieces)
 
     def _unforeseen(self) -> int | None:
         return self.customers.engine.unforeseen()
 
     def _show(self, group: Group, customers: list[str], *, told: bool) -> None:
-        entries, current, left = self.customers.engine.refresh([customer.encode() for customer in customers], told)
-        group.entries += map(PackedEntry._make, entries)
+        keys = [customer.encode() for customer in customers]
+        pieces, group.told, left = self.customers.engine.refresh(keys, told, LATER)
+        group.pieces += map(PackedEntries._make, pieces)
         super()._show(group, [key.decode() for key in left], told=told)
-        group.told = current
 
     @property
     def _goes_apart(self) -> bool:
@@ -314,7 +321,7 @@ class CompiledPartition(Partition):
         customers.gain(gains, new)
         self._metrics.large_states.inc(large)
         self._note_changes(engine)
-        group.entries += map(PackedEntry._make, entries)
+        group.pieces += map(PackedEntry._make, entries)
         for made, own in ((states, group.states), (changes, group.changes), (current, group.current)):
             for key, value, headers in own if isinstance(own, list) else ():
                 made.push(key, value, headers)

@@ -48,7 +48,7 @@ from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.owner import Ack
 from streamseg.worker.placement import Placement, check_key, fault
-from streamseg.worker.redis_entry import Counts, Entry, Move, PackedEntry, Shown, Writer
+from streamseg.worker.redis_entry import Counts, Entry, Move, Piece, Shown, Writer
 from streamseg.worker.redis_view import RedisView
 from streamseg.worker.settings import Clock, Names, Settings
 from streamseg.worker.shell import Shell
@@ -99,7 +99,7 @@ class Group:
     rejects: list[Item] = field(default_factory=list)
     sent_on: dict[int, list[Item]] = field(default_factory=dict)
     """Events that belong to other partitions."""
-    entries: list[Entry | PackedEntry] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     counts: Counts = field(default_factory=dict)
     acks: list[Ack] = field(default_factory=list)
     clock: Instant = 0
@@ -118,7 +118,7 @@ class Group:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to write or to acknowledge."""
-        return not (self.states or self.rejects or self.sent_on or self.acks or self.entries)
+        return not (self.states or self.rejects or self.sent_on or self.acks or self.pieces)
 
 
 @dataclass(slots=True)
@@ -291,7 +291,7 @@ class Partition:
         await self._assign(group.current)
         self._metrics.republished.inc(len(again))
         self._view.put(
-            self.number, self._shown(self._unforeseen()), group.entries, self.customers.census.counts()
+            self.number, self._shown(self._unforeseen()), group.pieces, self.customers.census.counts()
         )  # without waiting for room: a Redis that is away must not keep a partition from being opened
 
     async def close(self) -> None:
@@ -406,10 +406,7 @@ class Partition:
 
     def _show_due(self, group: Group) -> bool:
         """Adds some such forecasts to a group that is empty yet."""
-        due = self._take_stale(self._shell.monotonic() - REFRESH_AFTER)
-        if due:
-            self._show(group, due, told=True)
-        return bool(due)
+        return self._show_stale(group, self._shell.monotonic() - REFRESH_AFTER)
 
     async def _tell_again(self) -> None:
         """Tells of customers of whom somebody else may have had the last word."""
@@ -449,12 +446,13 @@ class Partition:
     def _refreshed(self, customer: str) -> None:
         self._stale.pop(customer, None)
 
-    def _take_stale(self, before: float) -> list[str]:
-        """Some customers whose forecasts are not told since then or longer; they count as told."""
+    def _show_stale(self, group: Group, before: float) -> bool:
+        """Shows some customers whose forecasts are not told since then or longer, if there are any."""
         due = [customer for customer, mark in islice(self._stale.items(), REFRESHED) if mark.since <= before]
         for customer in due:
             del self._stale[customer]
-        return due
+        self._show(group, due, told=True)
+        return bool(due)
 
     def _unforeseen(self) -> int | None:
         mark = next(iter(self._stale.values()), None)
@@ -469,7 +467,7 @@ class Partition:
                 if told:
                     self._tell_view(group, customer, profile, Told(ahead=ahead))
                 else:
-                    group.entries.append(self._entry(customer, profile, Told(ahead=ahead)))
+                    group.pieces.append(self._entry(customer, profile, Told(ahead=ahead)))
 
     # Folding
 
@@ -668,7 +666,7 @@ class Partition:
         data = messages.current_data(customer, profile, self._definitions, entry.schemes)
         assert isinstance(group.current, list)
         group.current.append((customer.encode(), data, [("content-type", b"application/json")]))
-        group.entries.append(entry)
+        group.pieces.append(entry)
 
     def _entry(self, customer: str, profile: Profile, told: Told) -> Entry:
         schemes = messages.assignment(self._definitions, profile, told.ahead)
@@ -726,7 +724,7 @@ class Partition:
         self._settled_clock, self._settled_sources = group.clock, group.sources
         self._settled_observed_from = group.observed_from
         self._settled_rejections = group.rejections
-        self._view.put(self.number, self._shown(group.unforeseen), group.entries, group.counts, group.whole)
+        self._view.put(self.number, self._shown(group.unforeseen), group.pieces, group.counts, group.whole)
         await self._view.room()
         return True
 

@@ -17,6 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from redis.asyncio import RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import NoScriptError
 
-from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, PackedEntry, Parcel, unpacked
+from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Parcel, Piece, unpacked
 from streamseg.worker.redis_server import marked
 
 TOPOLOGY_SECONDS = 10.0
@@ -162,14 +163,15 @@ class Cluster:
         for script in (_SHOW, _COUNT, _MOVE):
             await self._redis.script_load(script.text)
 
-    async def show(self, entries: Sequence[Entry | PackedEntry]) -> tuple[int, int] | None:
+    async def show(self, pieces: Sequence[Piece]) -> tuple[int, int] | None:
         """See Store."""
         slots: defaultdict[int, tuple[list[str], list[Any]]] = defaultdict(lambda: ([], []))
-        for entry in map(unpacked, entries):
+        for entry in chain.from_iterable(map(unpacked, pieces)):
             key = f"{self._prefix}customer:{entry.customer}"
             keys, packed = slots[key_slot(key.encode())]
             keys.append(key)
-            packed.append([entry.version, entry.writer.epoch, *entry.fields()])
+            moving, fixed, gone = entry.fields()
+            packed.append([entry.version, entry.writer.epoch, moving + fixed, gone])
         found = await self._run([_Call(_SHOW, keys, [self._encode(packed)]) for keys, packed in slots.values()])
         return None if found is None else (sum(each[0] for each in found), sum(each[1] for each in found))
 
@@ -189,7 +191,8 @@ class Cluster:
         ends: dict[int, int] = {}
         for parcel in parcels:
             ends[parcel.partition] = parcel.shown.assignments
-            for move in (move for entry in map(unpacked, parcel.entries) for move in entry.moves if move.origin):
+            entries = chain.from_iterable(map(unpacked, parcel.pieces))
+            for move in (move for entry in entries for move in entry.moves if move.origin):
                 offset = parcel.shown.assignments - 1 if move.offset is None else move.offset
                 moves[move.day, parcel.partition] += [offset, move.pair]
         for (day, partition), some in moves.items():

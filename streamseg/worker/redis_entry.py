@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -63,33 +64,66 @@ class Entry(NamedTuple):
     """The time of the event that changed it, for the lag; None if no event did."""
     writer: Writer
 
-    def fields(self) -> tuple[list[str], list[str]]:
-        """The fields of the customer's hash and their values in turn, and the fields that it must not have."""
-        given, gone = ["version", str(self.version), "updated_at", self.updated_at], []
+    def fields(self) -> tuple[list[str], list[str], list[str]]:
+        """Fields of the customer's hash and their values in turn, and the fields that it must not have.
+
+        Those first that may move while the version stands, then those that may not.
+        """
+        moving, fixed, gone = ["updated_at", self.updated_at], ["version", str(self.version)], []
         for scheme, shown in self.schemes.items():
-            given += [scheme, shown["segment"], f"{scheme}.since", shown["since"]]
+            fixed += [scheme, shown["segment"], f"{scheme}.since", shown["since"]]
             for name in ("next_change_at", "next_segment"):
                 if shown[name] is None:
                     gone.append(f"{scheme}.{name}")
                 else:
-                    given += [f"{scheme}.{name}", shown[name]]
-        return given, gone
+                    moving += [f"{scheme}.{name}", shown[name]]
+        return moving, fixed, gone
 
 
 class PackedEntry(NamedTuple):
     """The same as the compiled core makes it: packed for the script of a single server (redis_server.py)."""
 
     data: bytes
+    elements: int
     caused: Instant | None
     customer: str
 
 
-def unpacked(entry: Entry | PackedEntry) -> Entry:
-    """An entry for another kind of Redis."""
-    if isinstance(entry, Entry):
-        return entry
-    customer, version, fields, _, segments, moves, *writer = msgspec.msgpack.decode(entry.data)
-    texts = dict(zip(fields[::2], fields[1::2], strict=True))
+class PackedEntries(NamedTuple):
+    """Many of them, one after another, of customers whom nothing has moved."""
+
+    data: bytes
+    elements: int
+    customers: list[str]
+
+
+Piece = Entry | PackedEntry | PackedEntries
+"""What waits as one."""
+
+
+def size(piece: Piece) -> int:
+    """How many customers a piece shows."""
+    return len(piece.customers) if isinstance(piece, PackedEntries) else 1
+
+
+def unpacked(piece: Piece) -> list[Entry]:
+    """Entries for another kind of Redis."""
+    if isinstance(piece, Entry):
+        return [piece]
+    caused = None if isinstance(piece, PackedEntries) else piece.caused
+    elements = iter(msgspec.msgpack.decode(array_head(piece.elements) + piece.data))
+    return [_entry(elements, caused) for _ in range(size(piece))]
+
+
+def array_head(length: int) -> bytes:
+    """What stands before the elements of a MessagePack array."""
+    return b"\xdd" + length.to_bytes(4, "big")
+
+
+def _entry(elements: Iterator[Any], caused: Instant | None) -> Entry:
+    customer, version, partition, epoch, *sizes = islice(elements, 9)
+    moving, fixed, _, segments, moves = (list(islice(elements, size)) for size in sizes)
+    texts = dict(_pairs(moving + fixed))
     schemes = {
         scheme: {
             "segment": segment,
@@ -97,10 +131,14 @@ def unpacked(entry: Entry | PackedEntry) -> Entry:
             "next_change_at": texts.get(f"{scheme}.next_change_at"),
             "next_segment": texts.get(f"{scheme}.next_segment"),
         }
-        for scheme, segment in zip(segments[::2], segments[1::2], strict=True)
+        for scheme, segment in _pairs(segments)
     }
-    told = [_move(*move) for move in moves]
-    return Entry(customer, version, texts["updated_at"], schemes, told, entry.caused, Writer(*writer))
+    told = [_move(*move) for move in zip(*[iter(moves)] * 3, strict=True)]
+    return Entry(customer, version, texts["updated_at"], schemes, told, caused, Writer(partition, epoch))
+
+
+def _pairs(texts: list[str]) -> Iterator[tuple[str, str]]:
+    return zip(texts[::2], texts[1::2], strict=True)
 
 
 def _move(version: int, day: str, pair: str) -> Move:
@@ -115,7 +153,7 @@ class Parcel(NamedTuple):
     partition: int
     shown: Shown
     """How far Redis is after it."""
-    entries: list[Entry | PackedEntry]
+    pieces: list[Piece]
     whole: str
     """The identity of the Redis that then knows all customers of the partition; empty if none does."""
     counts: Counts
@@ -128,7 +166,7 @@ class Store(Protocol):
     async def identify(self) -> str | None:
         """Which Redis it is, and which of its lives; None while somebody deletes the view."""
 
-    async def show(self, entries: Sequence[Entry | PackedEntry]) -> tuple[int, int] | None:
+    async def show(self, pieces: Sequence[Piece]) -> tuple[int, int] | None:
         """Shows assignments; returns how many were written, and for how many a newer one was there.
 
         None: it is not the Redis that was identified; nothing, or not all, was written.

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis, RedisCluster
 
-from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, PackedEntry, Parcel
+from streamseg.worker.redis_entry import MOVES_KEPT_SECONDS, Entry, Parcel, Piece, array_head
 
 REBUILDING = b"rebuilding"
 """The mark while somebody deletes the view; it goes by itself if that somebody dies."""
 
 # ARGV: the batch (MessagePack), the prefix, how long migrations are kept, the mark.
-# A customer: id, version, fields to set, fields to delete, schemes and segments in turn, moves, partition, epoch.
+# Of a customer, one after the other, as tables would cost more than all the rest: id, version, partition, epoch, how
+# many elements each list has, and the lists: fields that may move while the version stands, other fields, fields
+# to delete, schemes and segments in turn, and moves. Who has no moves has most probably nothing new but forecasts.
 SCRIPT = """
 local batch, prefix, kept = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 if redis.call('GET', prefix .. 'view') ~= ARGV[4] then return {-1, 0} end
@@ -31,35 +34,58 @@ local function of(all, name)
   if not all[name] then all[name] = {} end
   return all[name]
 end
-for _, c in ipairs(batch) do
-  if not epochs[c[7]] then epochs[c[7]] = tonumber(redis.call('HGET', prefix .. 'epochs', c[7]) or '0') end
-  if c[8] > epochs[c[7]] then
-    redis.call('HSET', prefix .. 'epochs', c[7], c[8])
-    epochs[c[7]] = c[8]
+local at, size = 1, #batch
+while at <= size do
+  local key, version, partition, epoch = prefix .. 'customer:' .. batch[at], unpack(batch, at + 1, at + 3)
+  local fields = at + 9
+  local fixed = fields + batch[at + 4]
+  local gone = fixed + batch[at + 5]
+  local segments = gone + batch[at + 6]
+  local moves = segments + batch[at + 7]
+  at = moves + batch[at + 8]
+  if not epochs[partition] then
+    epochs[partition] = tonumber(redis.call('HGET', prefix .. 'epochs', partition) or '0')
   end
-  local key, asked = prefix .. 'customer:' .. c[1], {'version'}
-  for i = 1, #c[5], 2 do asked[#asked + 1] = c[5][i] end
-  local known = redis.call('HMGET', key, unpack(asked))
-  local stored = tonumber(known[1] or '-1')
-  if c[2] < stored or c[8] < epochs[c[7]] then
+  if epoch > epochs[partition] then
+    redis.call('HSET', prefix .. 'epochs', partition, epoch)
+    epochs[partition] = epoch
+  end
+  local held, known = nil, nil
+  if moves < at then
+    local asked = {'version'}
+    for i = segments, moves - 1, 2 do asked[#asked + 1] = batch[i] end
+    known = redis.call('HMGET', key, unpack(asked))
+    held = known[1]
+  else
+    held = redis.call('HGET', key, 'version')
+  end
+  local stored = tonumber(held or '-1')
+  if version < stored or epoch < epochs[partition] then
     outdated = outdated + 1
   else
     written = written + 1
-    if c[2] > stored then
-      for i = 2, #asked do
-        local before, after = known[i], c[5][2 * i - 2]
+    if version > stored then
+      for i = segments, moves - 1, 2 do
+        local scheme, after, before = batch[i], batch[i + 1], false
+        if known then
+          before = known[(i - segments) / 2 + 2]
+        elseif held then
+          before = redis.call('HGET', key, scheme)
+        end
         if before ~= after then
-          local count = of(counts, asked[i])
+          local count = of(counts, scheme)
           if before then add(count, before, -1) end
           add(count, after, 1)
         end
       end
-      for _, m in ipairs(c[6]) do
-        if m[1] > stored then add(of(days, m[2]), m[3], 1) end
+      for i = moves, at - 1, 3 do
+        if batch[i] > stored then add(of(days, batch[i + 1]), batch[i + 2], 1) end
       end
+      redis.call('HSET', key, unpack(batch, fields, gone - 1))
+    else
+      redis.call('HSET', key, unpack(batch, fields, fixed - 1))
     end
-    redis.call('HSET', key, unpack(c[3]))
-    if known[1] and #c[4] > 0 then redis.call('HDEL', key, unpack(c[4])) end
+    if held and gone < segments then redis.call('HDEL', key, unpack(batch, gone, segments - 1)) end
   end
 end
 for scheme, count in pairs(counts) do
@@ -84,13 +110,15 @@ class Identity(NamedTuple):
         return f"{self.mark.decode()}@{self.run}"
 
 
-def _packed(entry: Entry | PackedEntry) -> Any:
-    if isinstance(entry, PackedEntry):
-        return msgspec.Raw(entry.data)
-    fields, gone = entry.fields()
-    segments = [text for scheme, shown in entry.schemes.items() for text in (scheme, shown["segment"])]
-    moves = [[move.version, move.day, move.pair] for move in entry.moves if move.origin]
-    return [entry.customer, entry.version, fields, gone, segments, moves, *entry.writer]
+def _packed(piece: Piece) -> tuple[bytes, int]:
+    """What the script is told, and in how many elements."""
+    if not isinstance(piece, Entry):
+        return piece.data, piece.elements
+    segments = [text for scheme, shown in piece.schemes.items() for text in (scheme, shown["segment"])]
+    moves = [each for move in piece.moves if move.origin for each in (move.version, move.day, move.pair)]
+    lists: list[list[Any]] = [*piece.fields(), segments, moves]
+    elements = [piece.customer, piece.version, *piece.writer, *map(len, lists), *chain.from_iterable(lists)]
+    return b"".join(map(msgspec.msgpack.encode, elements)), len(elements)
 
 
 class Server:
@@ -101,7 +129,6 @@ class Server:
         self._prefix = prefix
         self._mark = b""
         self._script = redis.register_script(SCRIPT)
-        self._encode = msgspec.msgpack.Encoder().encode
 
     async def identify(self) -> str | None:
         """See Store."""
@@ -109,10 +136,11 @@ class Server:
         run = str((await self._redis.info("server"))["run_id"])
         return None if self._mark == REBUILDING else str(Identity(self._mark, run))
 
-    async def show(self, entries: Sequence[Entry | PackedEntry]) -> tuple[int, int] | None:
+    async def show(self, pieces: Sequence[Piece]) -> tuple[int, int] | None:
         """See Store."""
-        packed = self._encode([_packed(entry) for entry in entries])
-        written, outdated = await self._script(args=[packed, self._prefix, MOVES_KEPT_SECONDS, self._mark])
+        packed, elements = zip(*map(_packed, pieces), strict=True)
+        batch = array_head(sum(elements)) + b"".join(packed)
+        written, outdated = await self._script(args=[batch, self._prefix, MOVES_KEPT_SECONDS, self._mark])
         return None if written < 0 else (written, outdated)
 
     async def count(self, parcels: Sequence[Parcel]) -> bool:

@@ -21,7 +21,7 @@ import logging
 import time
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -34,7 +34,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.redis_cluster import Cluster
-from streamseg.worker.redis_entry import Counts, Entry, PackedEntry, Parcel, Shown, Store
+from streamseg.worker.redis_entry import Counts, PackedEntries, Parcel, Piece, Shown, Store, size
 from streamseg.worker.redis_server import Server
 from streamseg.worker.settings import Names
 
@@ -67,40 +67,58 @@ def is_of_client(error: BaseException) -> bool:
 
 @dataclass(slots=True)
 class Waiting:
-    """A parcel that waits, and how many of its entries are not written yet."""
+    """A parcel that waits, and how many of its pieces are not written yet."""
 
     parcel: Parcel
     left: int
 
 
-class Entries:
-    """Entries that wait: what events caused goes before the rest, each customer's in their order.
+Waits = OrderedDict[str, list[tuple[Piece, Waiting]]]
+"""Pieces by their customers; of a plain dict the first key is found behind all that were taken off."""
 
-    A script that has seen a version counts no move to an earlier one: so what waits of a customer stays together.
+
+class Pieces:
+    """Pieces that wait: what events caused goes before the rest, each customer's in their order.
+
+    A script that has seen a version counts no move to an earlier one: so what waits of a customer stays together. Only
+    where nothing has moved it may be overtaken: the script then leaves it out.
     """
 
     def __init__(self) -> None:
-        # Of a plain dict the first key is found behind all that were taken off.
-        self._soon = OrderedDict[str, list[tuple[Entry | PackedEntry, Waiting]]]()
-        self._later = OrderedDict[str, list[tuple[Entry | PackedEntry, Waiting]]]()
+        self._soon, self._later = Waits(), Waits()
+        self._number = 0
 
     def add(self, waiting: Waiting) -> None:
         """Takes all of a parcel."""
         soon, later = self._soon, self._later
-        for entry in waiting.parcel.entries:
-            customer = entry.customer
-            if entry.caused is not None and customer not in soon:
+        for piece in waiting.parcel.pieces:
+            if isinstance(piece, PackedEntries):
+                self._add_many(piece, waiting)
+                continue
+            customer = piece.customer
+            if piece.caused is not None and customer not in soon:
                 soon[customer] = later.pop(customer, [])
-            (soon if customer in soon else later).setdefault(customer, []).append((entry, waiting))
+            (soon if customer in soon else later).setdefault(customer, []).append((piece, waiting))
 
-    def take(self) -> list[tuple[Entry | PackedEntry, Waiting]]:
+    def _add_many(self, piece: PackedEntries, waiting: Waiting) -> None:
+        """Takes customers whom nothing has moved since, behind what waits of them."""
+        for customer in [] if self._soon.keys().isdisjoint(piece.customers) else piece.customers:
+            if customer in self._soon:  # for seconds: Redis is slow
+                self._later[customer] = self._soon.pop(customer)
+        self._number += 1
+        self._later[f"\0{self._number}"] = [(piece, waiting)]  # no id of a customer begins so
+
+    def take(self) -> list[tuple[Piece, Waiting]]:
         """Takes off what is to be written next."""
-        return [
-            each
-            for waiting, most in ((self._soon, SOON), (self._later, LATER))
-            for _ in range(min(most, len(waiting)))
-            for each in waiting.popitem(last=False)[1]
-        ]
+        return [*_taken(self._soon, SOON), *_taken(self._later, LATER)]
+
+
+def _taken(waits: Waits, most: int) -> Iterator[tuple[Piece, Waiting]]:
+    """What comes first, of so many customers at most, or of one piece."""
+    while waits and most > 0:
+        taken = waits.popitem(last=False)[1]
+        most -= sum(size(piece) for piece, _ in taken)
+        yield from taken
 
 
 async def connected(url: str, prefix: str) -> Store:
@@ -128,7 +146,7 @@ class RedisView:
         self._metrics = metrics
         self._wall = wall
         self._queue: deque[Waiting] = deque()
-        self._entries = Entries()
+        self._pieces = Pieces()
         self._asked = float("-inf")
         self._whole: dict[int, str] = {}
         self._waiting = 0
@@ -157,17 +175,15 @@ class RedisView:
         """How far Redis is."""
         return self._written.get(partition, Shown(0, 0))
 
-    def put(
-        self, partition: int, shown: Shown, entries: list[Entry | PackedEntry], counts: Counts, whole: str = ""
-    ) -> None:
-        """Queues entries, after which Redis is so far, and the partition's customers are so many.
+    def put(self, partition: int, shown: Shown, pieces: list[Piece], counts: Counts, whole: str = "") -> None:
+        """Queues pieces, after which Redis is so far, and the partition's customers are so many.
 
         `whole` is the identity of the Redis that then knows all customers of the partition.
         """
-        waiting = Waiting(Parcel(partition, shown, entries, whole, counts), len(entries))
+        waiting = Waiting(Parcel(partition, shown, pieces, whole, counts), len(pieces))
         self._queue.append(waiting)
-        self._entries.add(waiting)
-        self._waiting += len(entries)
+        self._pieces.add(waiting)
+        self._waiting += sum(map(size, pieces))
         self._metrics.redis_backlog.set(self._waiting)
         self._arrived.set()
         if self._waiting > BACKLOG:
@@ -226,12 +242,13 @@ class RedisView:
         await asyncio.sleep(RETRY_SECONDS)
 
     async def _write_some(self) -> None:
-        taken = self._entries.take()
-        if taken:
-            await self._write([entry for entry, _ in taken])
+        taken = self._pieces.take()
+        pieces = [piece for piece, _ in taken]
+        if pieces:
+            await self._write(pieces)
         for _, waiting in taken:
             waiting.left -= 1
-        self._waiting -= len(taken)
+        self._waiting -= sum(map(size, pieces))
         await self._finish()
         self._metrics.redis_backlog.set(self._waiting)
         if self._waiting <= BACKLOG:
@@ -253,15 +270,15 @@ class RedisView:
             if parcel.whole and parcel.whole == self.identity:
                 self._whole[parcel.partition] = parcel.whole
 
-    async def _write(self, entries: list[Entry | PackedEntry]) -> None:
-        written, outdated = await self._insist(lambda store: store.show(entries), len(entries))
+    async def _write(self, pieces: list[Piece]) -> None:
+        written, outdated = await self._insist(lambda store: store.show(pieces), sum(map(size, pieces)))
         self._metrics.redis_writes.labels("written").inc(written)
         self._metrics.redis_writes.labels("outdated").inc(outdated)
         if self._wall:
             now = time.time() * 1000
-            for entry in entries:
-                if entry.caused is not None:
-                    self._metrics.event_lag.observe(max(0.0, now - entry.caused) / 1000)
+            for piece in pieces:
+                if not isinstance(piece, PackedEntries) and piece.caused is not None:
+                    self._metrics.event_lag.observe(max(0.0, now - piece.caused) / 1000)
 
     async def _insist(self, act: Callable[[Store], Awaitable[T | None]], entries: int) -> T:
         """Does it until it is done, and asks Redis who it is whenever it was not."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar, cast
@@ -214,22 +214,22 @@ class Pair:
 
     def show(self, customers: Iterable[str], *, told: bool) -> None:
         """Shows customers to Redis, as their states say: what only time has changed is not in them."""
+        self._shown(lambda one, group: one._show(group, list(customers), told=told))
+
+    def refresh(self, before: float) -> None:
+        """Tells of forecasts that have moved."""
+        self._shown(lambda one, group: one._show_stale(group, before))
+
+    def _shown(self, show: Callable[[Partition, Group], object]) -> None:
         self.pure.customers._young.clear()
         self.pure.customers._old.clear()
         found = []
         for one in self.both:
             group = Group()
-            one._show(group, list(customers), told=told)
+            show(one, group)
             at_once(one._complete(group))
             found.append(seen(one, group))
         same(found[1], found[0])
-
-    def refresh(self, before: float) -> list[str]:
-        """Tells of forecasts that have moved."""
-        expected, got = (one._take_stale(before) for one in self.both)
-        assert got == expected
-        self.show(expected, told=True)
-        return expected
 
     def at(self, seconds: float, offset: int) -> None:
         """Sets the monotonic clock, and how far the changelog is published."""
@@ -264,7 +264,7 @@ def seen(partition: Partition, group: Group) -> Mapping[str, Any]:
         "entries": sorted(
             (entry.customer, entry.version, entry.updated_at, repr(entry.schemes), entry.caused, entry.writer,
              [(move.version, move.day, move.pair) for move in entry.moves if move.origin])
-            for entry in map(unpacked, group.entries)
+            for entry in chain.from_iterable(map(unpacked, group.pieces))
         ),
         "rejects": group.rejects,
         "sent on": group.sent_on,
@@ -273,7 +273,7 @@ def seen(partition: Partition, group: Group) -> Mapping[str, Any]:
         "sources": group.sources,
         "counts": group.counts,
         "unforeseen": group.unforeseen,
-        "next deadline": partition.segmenter.next_deadline if not group.entries else None,
+        "next deadline": partition.segmenter.next_deadline if not group.pieces else None,
         "stored": len(partition.customers),
         "census": sorted(partition.customers.census.rows()),
         "metrics": counted(partition),

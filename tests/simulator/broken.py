@@ -219,7 +219,7 @@ MUTATIONS = (
     _broken(
         "redis-not-told-again",
         "Redis is not told at a take-over",
-        (Partition._publish_again, "self._shown(self._unforeseen()), group.entries,", "self._shown(None), [],"),
+        (Partition._publish_again, "self._shown(self._unforeseen()), group.pieces,", "self._shown(None), [],"),
     ),
     _broken(
         "published-ahead",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,13 +38,16 @@ class Data:
         """Do what the script does."""
         if mark != self.mark:
             return [-1, 0]
-        entries = msgspec.msgpack.decode(batch)
-        written = sum(self.move(*entry) for entry in entries)
-        return [written, len(entries) - written]
+        elements, done = deque(msgspec.msgpack.decode(batch)), []
+        while elements:
+            customer, version, partition, epoch, *sizes = (elements.popleft() for _ in range(9))
+            lists = ([elements.popleft() for _ in range(size)] for size in sizes)
+            done.append(self.move(customer, version, partition, epoch, *lists))
+        return [sum(done), len(done) - sum(done)]
 
     def move(
-        self, customer: str, version: int, fields: list[str], gone: list[str], segments: list[str], moves: list[Any],
-        partition: int, epoch: int,
+        self, customer: str, version: int, partition: int, epoch: int, moving: list[str], fixed: list[str],
+        gone: list[str], segments: list[str], moves: list[Any],
     ) -> bool:  # fmt: skip
         """Move a customer, and the counters with it; says whether that was news."""
         self.epochs[partition] = max(epoch, self.epochs.get(partition, 0))
@@ -60,10 +63,11 @@ class Data:
                     if scheme in held:
                         self.counts[scheme][held[scheme]] -= 1
                     self.counts[scheme][segment] += 1
-            for moved, day, way in moves:
+            for moved, day, way in zip(moves[::3], moves[1::3], moves[2::3], strict=True):
                 if moved > stored:
                     self.moves[day][way] += 1
-        merged = {**held, **dict(zip(fields[::2], fields[1::2], strict=True))}
+        given = moving if version == stored else moving + fixed
+        merged = {**held, **dict(zip(given[::2], given[1::2], strict=True))}
         self.hashes[customer] = {name: value for name, value in merged.items() if name not in gone}
         return True
 
