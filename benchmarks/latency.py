@@ -35,7 +35,7 @@ from streamseg import services
 
 RATES = (1_000.0, 10_000.0, 50_000.0)
 SHARE = 0.5
-"""Of the maximum: the third rate."""
+"""Of the maximum: the last rate."""
 KINDS = {"changes": "on `segment-changes`", "redis": "in Redis"}
 SHOWN = ("p50", "p99", "p99.9", "max")
 Figures = dict[str, Any]

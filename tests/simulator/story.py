@@ -91,6 +91,8 @@ CUSTOMERS = 6
 REMEMBERED_BYTES = FINGERPRINT_BYTES, 3 * FINGERPRINT_BYTES
 """Of the ids of a customer's latest events: so few that they do not hide events that come again, as orders would that
 are remembered for longer."""
+REFRESH_AFTER = 2.0
+"""Sooner than in the product: a story is short, and a zombie's forecasts shall come into it."""
 MOST_WORKERS = 3
 QUIET_SECONDS = {Clock.STREAM: 8.0, Clock.WALL: 60.0}
 LIMIT_SECONDS = 600.0
@@ -461,6 +463,8 @@ def simulated(world: World) -> Iterator[None]:
         at_once = world.dice.choice([1, 2, partition.REFRESHED])
         for module in (compiled, partition):
             patches.enter_context(mock.patch.object(module, "REFRESHED", at_once))
+        patches.enter_context(mock.patch.object(partition, "REFRESH_AFTER", REFRESH_AFTER))
+        patches.enter_context(mock.patch.object(compiled, "ROOMS", 2))
         # Work apart, during which others have a turn, may be as short as one event.
         for module, least in ((compiled, "APART_EVENTS"), (log, "APART_RECORDS")):
             patches.enter_context(mock.patch.object(module, least, world.dice.choice([1, getattr(module, least)])))
