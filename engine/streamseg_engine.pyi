@@ -29,6 +29,7 @@ class Engine:
         max_record_bytes: int,
         source: bytes,
         rooms: int,
+        small: int,
     ) -> None: ...
     @property
     def next_deadline(self) -> int: ...

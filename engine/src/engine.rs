@@ -22,7 +22,7 @@ impl Engine {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source, rooms))]
+    #[pyo3(signature = (plan, states, *, partition, partitions, by_murmur2, by_key, outbox_bytes, deadlines_at_once, batch_bytes, max_record_bytes, source, rooms, small))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         plan: &[u8],
@@ -37,6 +37,7 @@ impl Engine {
         max_record_bytes: usize,
         source: &[u8],
         rooms: usize,
+        small: usize,
     ) -> PyResult<Self> {
         let source = source.to_vec();
         let setup = Setup {
@@ -50,6 +51,7 @@ impl Engine {
             max_record_bytes,
             source,
             rooms,
+            small,
         };
         Ok(Engine(Mutex::new(Partition::new(plan, states, setup)?)))
     }

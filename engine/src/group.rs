@@ -2,7 +2,7 @@
 //!
 //! Of most a group sees one event or two, and it may have a hundred thousand of them: so only those that came last are
 //! kept as profiles, in a few rooms that stay in the processor's cache. Of the others there is the state record that
-//! will be written, one after another in one piece of memory.
+//! will be written, one after another in one piece of memory. Large profiles are dear to read again: many are kept.
 
 use std::hash::BuildHasher;
 use std::ops::Range;
@@ -17,6 +17,8 @@ use crate::state::{decode, encode};
 use crate::states::Number;
 use crate::Unsure;
 
+/// So many rooms there are at most, with those of large profiles.
+const MANY: usize = 4_096;
 /// Of memory for states, what is kept for the next group in any case, in bytes.
 const KEPT: usize = 1 << 20;
 /// No room, or nobody in it.
@@ -61,22 +63,26 @@ pub struct Group {
     /// Slots by the ids of their customers: all that a group has to do with are found in a small place.
     places: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// Those that are given in turn, and behind them those of large profiles.
     rooms: Vec<Room>,
-    /// So many rooms there are in the end.
+    /// So many are given in turn.
     most: usize,
+    /// Of so many numbers a profile is not large yet.
+    small: usize,
     /// The room that is given next.
     next: usize,
     records: Vec<u8>,
 }
 
 impl Group {
-    pub fn new(rooms: usize) -> Self {
+    pub fn new(rooms: usize, small: usize) -> Self {
         Group {
             slots: vec![],
             places: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             rooms: vec![],
             most: rooms.max(1),
+            small,
             next: 0,
             records: vec![],
         }
@@ -93,13 +99,27 @@ impl Group {
         if self.next == self.rooms.len() {
             self.rooms.push(Room { place: NONE, profile: Profile::default() });
         }
-        self.clear_out(plan, epoch);
+        if self.rooms[self.next].place != NONE {
+            if self.rooms.len() < MANY && self.rooms[self.next].profile.numbers() > self.small {
+                self.set_aside();
+            } else {
+                self.clear_out(plan, epoch);
+            }
+        }
         &mut self.rooms[self.next].profile
+    }
+
+    /// Has a fresh room given in place of one, which is kept.
+    fn set_aside(&mut self) {
+        let kept = self.rooms.len();
+        self.rooms.push(Room { place: NONE, profile: Profile::default() });
+        self.rooms.swap(self.next, kept);
+        self.slots[self.rooms[kept].place].room = kept;
     }
 
     fn clear_out(&mut self, plan: &Plan, epoch: u32) {
         let room = &mut self.rooms[self.next];
-        let Some(slot) = self.slots.get_mut(room.place) else { return };
+        let slot = &mut self.slots[room.place];
         let start = self.records.len();
         slot.head = encode(plan, &room.profile, epoch, &mut self.records) - start;
         slot.record = start..self.records.len();
@@ -187,6 +207,7 @@ impl Group {
     pub fn renew(&mut self) {
         self.places.clear();
         self.slots.clear();
+        self.rooms.truncate(self.most);
         self.rooms.iter_mut().for_each(|room| room.place = NONE);
         let needed = self.records.len().max(KEPT);
         self.records.clear();

@@ -104,6 +104,8 @@ pub struct Setup {
     pub source: Vec<u8>,
     /// Profiles of a group that are kept as such.
     pub rooms: usize,
+    /// … in any case if they are of more numbers than so many.
+    pub small: usize,
 }
 
 impl Setup {
@@ -617,7 +619,7 @@ impl Partition {
             plan: Arc::new(plan),
             states,
             elsewhere,
-            group: Group::new(setup.rooms),
+            group: Group::new(setup.rooms, setup.small),
             setup,
             clock: 0,
             observed_from: COMPLETE,
@@ -677,7 +679,7 @@ impl Partition {
             self.states = Arc::default();
         }
         self.deadlines = Deadlines::default();
-        self.group = Group::new(self.setup.rooms);
+        self.group = Group::new(self.setup.rooms, self.setup.small);
         self.stale = Stale::default();
     }
 

@@ -138,6 +138,12 @@ impl Profile {
         }
     }
 
+    /// How many numbers it has, about.
+    pub fn numbers(&self) -> usize {
+        let rows = self.kept.rows.iter().map(|rows| rows.tiles.len() * (1 + rows.columns.len()));
+        rows.sum::<usize>() + 4 * self.kept.orders.len()
+    }
+
     pub fn offset(&self, position: &str) -> i64 {
         self.offsets.iter().find(|(name, _)| &**name == position).map_or(-1, |(_, offset)| *offset)
     }

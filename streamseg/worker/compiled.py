@@ -54,6 +54,8 @@ REFRESHED = 800
 events of a group, where 200 were not enough, and what was left made groups of its own."""
 ROOMS = 64
 """Customers of a group whom the core keeps decoded: those who came last. They fit into the processor's cache."""
+SMALL = 256
+"""Besides those, whoever has more numbers than these: larger states are dear to decode again."""
 
 T = TypeVar("T")
 HandOver = Callable[[str, Told], None]
@@ -241,6 +243,7 @@ class CompiledPartition(Partition):
             max_record_bytes=MAX_RECORD_BYTES,
             source=self._names.source,
             rooms=ROOMS,
+            small=SMALL,
         )
 
     def _take_over(self, customer: str, told: Told) -> None:

@@ -201,7 +201,8 @@ def test_nearly_all_events_of_a_shop_stay_in_the_core() -> None:
 def lived(tale: Tale, keys: Keys = Keys.REKEY, partitions: int = 1) -> Pair:
     """Both after a tale, if they came to the same at every step."""
     note(str(tale))
-    with patch.object(compiled_module, "ROOMS", 2):  # so that customers come again who have none
+    # So that customers come again who have no room, and some are kept because there is much of them.
+    with patch.object(compiled_module, "ROOMS", 2), patch.object(compiled_module, "SMALL", 12):
         return _lived(tale, keys, partitions)
 
 

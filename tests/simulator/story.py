@@ -465,6 +465,7 @@ def simulated(world: World) -> Iterator[None]:
             patches.enter_context(mock.patch.object(module, "REFRESHED", at_once))
         patches.enter_context(mock.patch.object(partition, "REFRESH_AFTER", REFRESH_AFTER))
         patches.enter_context(mock.patch.object(compiled, "ROOMS", 2))
+        patches.enter_context(mock.patch.object(compiled, "SMALL", 12))
         # Work apart, during which others have a turn, may be as short as one event.
         for module, least in ((compiled, "APART_EVENTS"), (log, "APART_RECORDS")):
             patches.enter_context(mock.patch.object(module, least, world.dice.choice([1, getattr(module, least)])))
