@@ -55,18 +55,18 @@ class Traffic:
         """A purchase of a customer."""
         amount = divmod(500 + int(self._dice.random() * 9_500), 100)
         number = self._next()
-        value = PURCHASE % (self._label, number, key, self.text(at), self._label, number, *amount)
+        value = PURCHASE % (self._label, number, key, self._text(at), self._label, number, *amount)
         return Record(partition_of(key, self._partitions), key, value)
 
     def _visit(self, key: bytes, kind: bytes, at: Instant) -> Record:
-        value = VISIT % (self._label, self._next(), kind, key, self.text(at))
+        value = VISIT % (self._label, self._next(), kind, key, self._text(at))
         return Record(partition_of(key, self._partitions), key, value)
 
     def _next(self) -> int:
         self._count += 1
         return self._count
 
-    def text(self, at: Instant) -> bytes:
+    def _text(self, at: Instant) -> bytes:
         """The time as events say it: made once for all events of a millisecond."""
         if at != self._at:
             self._at, self._time = at, format_instant(at).encode()
