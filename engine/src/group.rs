@@ -13,7 +13,7 @@ use crate::message::Counted;
 use crate::plan::Plan;
 use crate::profile::{Positions, Profile};
 use crate::segment::Forecast;
-use crate::state::{decode, encode};
+use crate::state::{decode, decode_shown, encode};
 use crate::states::Number;
 use crate::Unsure;
 
@@ -121,7 +121,7 @@ impl Group {
         let room = &mut self.rooms[self.next];
         let slot = &mut self.slots[room.place];
         let start = self.records.len();
-        slot.head = encode(plan, &room.profile, epoch, &mut self.records) - start;
+        slot.head = encode(plan, &room.profile, epoch, &mut self.records);
         slot.record = start..self.records.len();
         slot.room = NONE;
         room.place = NONE;
@@ -175,6 +175,22 @@ impl Group {
         let slot = &mut self.slots[place];
         let profile = &mut self.rooms[slot.room].profile;
         (slot, profile)
+    }
+
+    /// What is shown of a customer, by way of `spare` if it has no profile.
+    pub fn shown<'a>(
+        &'a self,
+        place: usize,
+        plan: &Plan,
+        positions: &mut Positions,
+        spare: &'a mut Profile,
+    ) -> Result<&'a Profile, Unsure> {
+        let slot = &self.slots[place];
+        if let Some(room) = self.rooms.get(slot.room) {
+            return Ok(&room.profile);
+        }
+        decode_shown(plan, &self.records[slot.record.clone()], spare, positions)?;
+        Ok(spare)
     }
 
     /// A customer's state record, by way of `data`, and where in it an outbox goes.

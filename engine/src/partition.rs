@@ -24,7 +24,7 @@ use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, 
 use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::stale::Stale;
-use crate::state::{decode as decode_state, decode_shown, summary};
+use crate::state::{decode as decode_state, summary};
 use crate::states::{locked, Number, States, Table};
 use crate::time::NEVER;
 use crate::value::{alone, Scope, Val};
@@ -986,13 +986,13 @@ impl Partition {
                 continue;
             }
             let Some(told) = &slot.told else { continue };
-            let (stored, _) = group.record(place, plan, *epoch, &mut data);
-            decode_shown(plan, stored, spare, positions).map_err(|_| PyRuntimeError::new_err("a state is cut off"))?;
+            let shown = group.shown(place, plan, positions, spare);
+            let profile = shown.map_err(|_| PyRuntimeError::new_err("a state is cut off"))?;
             let customer = text(&slot.key)?;
-            push_current(plan, customer, spare, &told.ahead, &mut current, &mut data);
+            push_current(plan, customer, profile, &told.ahead, &mut current, &mut data);
             let mut packed = Vec::with_capacity(128 + 256 * plan.schemes.len());
             let (ahead, moves) = (&told.ahead, &told.moves);
-            let elements = put_entry(&mut packed, plan, customer, spare, ahead, moves, setup.partition, *epoch);
+            let elements = put_entry(&mut packed, plan, customer, profile, ahead, moves, setup.partition, *epoch);
             entries.push((packed, elements, told.caused, customer.to_owned()));
             for (version, at, data) in &told.outbox {
                 push_change(&mut changes, &slot.key, *version, *at, data, &setup.source);

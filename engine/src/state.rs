@@ -193,9 +193,9 @@ fn read_rows(reader: &mut Reader, now: i64, rows: &mut Rows) -> Result<(), Unsur
     Ok(())
 }
 
-/// A state record without changes: what is kept in memory. `outbox` goes between its head and its body.
+/// Appends a state record without changes: what is kept in memory. Gives how long its head is, after which an outbox goes.
 pub fn encode(plan: &Plan, profile: &Profile, epoch: u32, out: &mut Vec<u8>) -> usize {
-    let moving = &profile.moving;
+    let (moving, start) = (&profile.moving, out.len());
     out.push(FORMAT);
     out.extend_from_slice(&epoch.to_be_bytes());
     out.extend_from_slice(&plan.mark);
@@ -204,7 +204,7 @@ pub fn encode(plan: &Plan, profile: &Profile, epoch: u32, out: &mut Vec<u8>) -> 
     out.extend_from_slice(&profile.worth.to_be_bytes());
     out.push(moving.segments.len() as u8);
     out.extend(moving.segments.iter().map(|&segment| if segment == UNSET { NO_SEGMENT } else { segment as u8 }));
-    let head = out.len();
+    let head = out.len() - start;
     out.push(0);
     put_body(plan, profile, out);
     head
