@@ -39,7 +39,7 @@ from streamseg.worker.states import States
 from streamseg.worker.tolerance import Tally
 
 if TYPE_CHECKING:
-    from streamseg_engine import Engine
+    from streamseg_engine import Engine, Records
 
 FOLD_EVENTS = 8_000
 """Events folded in one go by another thread."""
@@ -60,6 +60,8 @@ SMALL = 256
 T = TypeVar("T")
 HandOver = Callable[[str, Told], None]
 """Takes what the core had published of a customer in this group."""
+Showing = tuple[list[tuple[bytes, int, list[str]]], "Records | None", list[bytes]]
+"""What the core shows: pieces for Redis, assignments, and whom Python has to show."""
 
 
 class CompiledCustomers(Customers):
@@ -260,9 +262,7 @@ class CompiledPartition(Partition):
         self.customers.engine.drop_stale(customer.encode())
 
     def _show_stale(self, group: Group, before: float) -> bool:
-        pieces, group.told, left = self.customers.engine.show_due(before, REFRESHED, LATER)
-        group.pieces += map(PackedEntries._make, pieces)
-        super()._show(group, [key.decode() for key in left], told=True)
+        self._take_shown(group, self.customers.engine.show_due(before, REFRESHED, LATER), told=True)
         return bool(group.pieces)
 
     def _unforeseen(self) -> int | None:
@@ -270,7 +270,11 @@ class CompiledPartition(Partition):
 
     def _show(self, group: Group, customers: list[str], *, told: bool) -> None:
         keys = [customer.encode() for customer in customers]
-        pieces, group.told, left = self.customers.engine.refresh(keys, told, LATER)
+        self._take_shown(group, self.customers.engine.refresh(keys, told, LATER), told=told)
+
+    def _take_shown(self, group: Group, shown: Showing, *, told: bool) -> None:
+        """Takes what the core shows, and shows whom that leaves to Python."""
+        pieces, group.told, left = shown
         group.pieces += map(PackedEntries._make, pieces)
         super()._show(group, [key.decode() for key in left], told=told)
 

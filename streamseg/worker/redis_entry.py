@@ -96,6 +96,10 @@ class PackedEntries(NamedTuple):
     elements: int
     customers: list[str]
 
+    @property
+    def caused(self) -> None:
+        """No event has changed them."""
+
 
 Piece = Entry | PackedEntry | PackedEntries
 """What waits as one."""
@@ -110,9 +114,8 @@ def unpacked(piece: Piece) -> list[Entry]:
     """Entries for another kind of Redis."""
     if isinstance(piece, Entry):
         return [piece]
-    caused = None if isinstance(piece, PackedEntries) else piece.caused
     elements = iter(msgspec.msgpack.decode(array_head(piece.elements) + piece.data))
-    return [_entry(elements, caused) for _ in range(size(piece))]
+    return [_entry(elements, piece.caused) for _ in range(size(piece))]
 
 
 def array_head(length: int) -> bytes:

@@ -244,11 +244,12 @@ class RedisView:
     async def _write_some(self) -> None:
         taken = self._pieces.take()
         pieces = [piece for piece, _ in taken]
+        entries = sum(map(size, pieces))
         if pieces:
-            await self._write(pieces)
+            await self._write(pieces, entries)
         for _, waiting in taken:
             waiting.left -= 1
-        self._waiting -= sum(map(size, pieces))
+        self._waiting -= entries
         await self._finish()
         self._metrics.redis_backlog.set(self._waiting)
         if self._waiting <= BACKLOG:
@@ -270,14 +271,14 @@ class RedisView:
             if parcel.whole and parcel.whole == self.identity:
                 self._whole[parcel.partition] = parcel.whole
 
-    async def _write(self, pieces: list[Piece]) -> None:
-        written, outdated = await self._insist(lambda store: store.show(pieces), sum(map(size, pieces)))
+    async def _write(self, pieces: list[Piece], entries: int) -> None:
+        written, outdated = await self._insist(lambda store: store.show(pieces), entries)
         self._metrics.redis_writes.labels("written").inc(written)
         self._metrics.redis_writes.labels("outdated").inc(outdated)
         if self._wall:
             now = time.time() * 1000
             for piece in pieces:
-                if not isinstance(piece, PackedEntries) and piece.caused is not None:
+                if piece.caused is not None:
                     self._metrics.event_lag.observe(max(0.0, now - piece.caused) / 1000)
 
     async def _insist(self, act: Callable[[Store], Awaitable[T | None]], entries: int) -> T:
