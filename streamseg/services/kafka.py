@@ -24,7 +24,7 @@ _QUIET = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
 )
 _SMALL = ("-XX:+UseSerialGC", "-XX:-UsePerfData")
-_BROKER_JVM = (*_QUIET, *_SMALL, "-Xms256m", "-Xmx512m", "-XX:+ExitOnOutOfMemoryError")
+_BROKER_JVM = (*_QUIET, *_SMALL, "-Xms256m", "-Xmx512m", "-Xmn320m", "-XX:+ExitOnOutOfMemoryError")
 _FORMAT_JVM = (*_QUIET, *_SMALL, "-Xmx128m", "-XX:TieredStopAtLevel=1")
 
 # The folder is relative: a path with a comma or a letter beyond Latin-1 would not survive
@@ -57,6 +57,9 @@ share.coordinator.state.topic.num.partitions=1
 num.network.threads=2
 num.io.threads=4
 background.threads=2
+# As the system has them: half a megabyte goes through Kafka's own 100 KB in six turns, each of which waits for a core.
+socket.send.buffer.bytes=-1
+socket.receive.buffer.bytes=-1
 log.cleaner.dedupe.buffer.size=8388608
 log.cleaner.io.buffer.size=131072
 controlled.shutdown.enable=false
