@@ -7,6 +7,7 @@ HGET would show what they tell of: hashes of measured customers alone, so that R
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -131,6 +132,7 @@ class Reader:
 
 
 async def _main(look: Look, out: Path) -> None:
+    gc.disable()  # it would look through all that was seen, and what comes meanwhile would be seen late
     reader = Reader(look)
     with suppress(asyncio.CancelledError):
         await reader.run()
