@@ -35,7 +35,7 @@ def give_back(oldest: int = OLD) -> None:
 
     Takes some tens of milliseconds if that is the oldest; if not, next to nothing, and some 20 milliseconds for each
     gigabyte that the C library holds. What is there after a look at the oldest is looked at again only by the next
-    such one: what Faust is made of takes 70 milliseconds, in which no event goes on.
+    such one: what Faust is made of takes some tens of milliseconds, in which no event goes on.
     """
     if oldest == OLD:
         gc.unfreeze()
