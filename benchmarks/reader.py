@@ -29,13 +29,18 @@ from streamseg.core.units import parse_instant
 NOTIFY = "Kh"
 """`notify-keyspace-events`: of hashes, by key."""
 LOOK_SECONDS = 0.2
+MADE_SECONDS = 600.0
+"""How long a load may take to be made."""
 HERD = b"h-"
 """What ids of customers begin with whose deadlines are looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What to see. It ends when it has seen as many as are expected, or nothing new for `patience` seconds."""
+    """What to see. It ends when it has seen as many as are expected, or nothing new for `patience` seconds.
+
+    Before the first record it waits for longer: for as long as a load may take to be made.
+    """
 
     kafka: str
     topic: str
@@ -68,7 +73,8 @@ class Reader:
         self._look = look
         self._head = measured_prefix(look.label)
         self._seen: set[int] = set()
-        self._moved = time.monotonic()
+        self._moved = time.monotonic() + MADE_SECONDS
+        """When something was last seen; before that, by when it must have begun."""
 
     async def run(self) -> None:
         """Looks until all is seen."""
@@ -103,18 +109,18 @@ class Reader:
         while True:
             polled = await consumer.getmany(timeout_ms=1_000)
             now = int(time.time() * 1e6)
+            if polled:
+                self._moved = time.monotonic()
             for records in polled.values():
                 for record in records:
                     self._change(record, now)
 
     def _change(self, record: ConsumerRecord, now: int) -> None:
         if record.key.startswith(self._head):
-            self._moved = time.monotonic()
             self.samples.add("changes", int(record.key[len(self._head) :]), now)
         elif record.key.startswith(HERD):
             change = _decode(record.value)
             if change.reason == "time":
-                self._moved = time.monotonic()
                 # When it is on the topic the broker says: this reader may be behind.
                 self.samples.add("deadlines", parse_instant(change.time) * 1_000, record.timestamp * 1_000)
 

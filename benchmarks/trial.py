@@ -17,14 +17,13 @@ from redis.exceptions import ResponseError
 from benchmarks.document import ROOT
 from benchmarks.feed import READY, Load
 from benchmarks.processes import cpu_seconds, program, tree, waited_seconds
-from benchmarks.reader import NOTIFY, Look
+from benchmarks.reader import MADE_SECONDS, NOTIFY, Look
 from benchmarks.samples import Samples
 from benchmarks.worker import Setup, Worker
 from streamseg.services.process import Process
 
 POLL_SECONDS = 0.05
 READY_SECONDS = 60.0
-MADE_SECONDS = 600.0
 NAMES = {"java": "kafka", "redis-server": "redis", "valkey-server": "redis"}
 
 
