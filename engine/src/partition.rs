@@ -4,6 +4,7 @@
 //! decoded here, or owned by Python, which then does everything for it until the group is complete.
 
 use std::borrow::Cow;
+use std::iter;
 use std::sync::{Arc, Mutex};
 
 use hashbrown::{HashMap, HashSet};
@@ -25,7 +26,7 @@ use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::stale::Stale;
 use crate::state::{decode as decode_state, summary};
-use crate::states::{locked, Number, States, Table};
+use crate::states::{locked, Number, States, Table, AHEAD};
 use crate::time::NEVER;
 use crate::value::{alone, Scope, Val};
 use crate::Unsure;
@@ -175,6 +176,12 @@ impl Partition {
         if states.state(number).is_none() && self.deadlines.is_free(number) && !self.stale.has(number) {
             states.forget(number);
         }
+    }
+
+    /// Has at hand what there is of customers who come next.
+    fn warm(&self, states: &Table, customers: impl IntoIterator<Item = Number> + Clone) {
+        states.warm(customers.clone());
+        self.deadlines.warm(customers);
     }
 
     fn touch(&mut self, place: usize) {
@@ -705,7 +712,13 @@ impl Partition {
                 let (shared, view) = (self.states.clone(), fetched.get().view(py));
                 self.apart(py, |own| {
                     let mut states = locked(&shared);
-                    own.all(start, end, |own, place| own.one(&mut states, &view.raw(place), &given, &mut counts))
+                    own.all(start, end, |own, place| {
+                        if (place - start) % AHEAD == 0 {
+                            let next = (place..end.min(place + AHEAD)).filter_map(|place| view.raw(place).key);
+                            own.warm(&states, states.likely(next));
+                        }
+                        own.one(&mut states, &view.raw(place), &given, &mut counts)
+                    })
                 })?
             }
             Err(_) => {
@@ -806,7 +819,7 @@ impl Partition {
 
     /// The lowest offset of the state of the customer that is not told for longest; None if there is none.
     pub fn unforeseen(&mut self) -> Option<i64> {
-        self.stale.oldest().map(|(_, mark)| mark.offset)
+        self.stale.oldest().map(|mark| mark.offset)
     }
 
     /// Shows customers who are not told of since `before` or longer, at most `limit`, the oldest first; they count as
@@ -822,8 +835,11 @@ impl Partition {
         let showing = self.apart(py, |own| -> PyResult<Showing> {
             let mut showing = own.showing(at_once, true);
             let (mut states, mut key) = (locked(&shared), vec![]);
-            for _ in 0..limit {
+            for place in 0..limit {
                 let Some(number) = own.stale.take(before) else { break };
+                if place % AHEAD == 0 {
+                    own.warm(&states, iter::once(number).chain(own.stale.next().take(AHEAD - 1)));
+                }
                 key.clear();
                 key.extend_from_slice(states.key(number));
                 if !own.show_as_is(&mut states, Some(number), &key, &mut showing)? {
@@ -1001,7 +1017,10 @@ impl Partition {
         let mut states = setup.records();
         let mut kept = vec![];
         let (mut gains, mut new, mut larger) = (Gains::default(), 0, 0);
-        for &place in &self.dirty {
+        for (turn, &place) in self.dirty.iter().enumerate() {
+            if turn % AHEAD == 0 {
+                here.warm(self.dirty[turn..].iter().take(AHEAD).map(|&place| group.slots[place].number));
+            }
             let slot = &group.slots[place];
             if slot.void {
                 continue;

@@ -2,62 +2,70 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::hash_map::Entry;
-use hashbrown::HashMap;
-
 use crate::states::Number;
 
-/// Since when a customer's forecast is not told (seconds), the lowest offset of its state, and which note this is.
+/// Since when a customer's forecast is not told (seconds), and the lowest offset of its state.
 #[derive(Clone, Copy)]
 pub struct Mark {
     pub since: f64,
     pub offset: i64,
-    number: u64,
+    number: Number,
+    serial: u32,
 }
 
 /// Customers whose forecasts moved, the oldest first.
 #[derive(Default)]
 pub struct Stale {
-    marks: HashMap<Number, Mark>,
-    queue: VecDeque<(Number, u64)>,
-    number: u64,
+    queue: VecDeque<Mark>,
+    /// By number: which mark is in force; 0 if none is.
+    serials: Vec<u32>,
+    last: u32,
 }
 
 impl Stale {
     pub fn note(&mut self, number: Number, since: f64, offset: i64) {
-        if let Entry::Vacant(vacant) = self.marks.entry(number) {
-            self.number += 1;
-            vacant.insert(Mark { since, offset, number: self.number });
-            self.queue.push_back((number, self.number));
+        let place = number as usize;
+        if place >= self.serials.len() {
+            self.serials.resize(place + 1, 0);
+        }
+        if self.serials[place] == 0 {
+            self.last = self.last.wrapping_add(1).max(1);
+            self.serials[place] = self.last;
+            self.queue.push_back(Mark { since, offset, number, serial: self.last });
         }
     }
 
     pub fn has(&self, number: Number) -> bool {
-        self.marks.contains_key(&number)
+        self.serials.get(number as usize).is_some_and(|&serial| serial != 0)
     }
 
-    pub fn oldest(&mut self) -> Option<(Number, Mark)> {
-        while let Some(&(customer, number)) = self.queue.front() {
-            match self.marks.get(&customer) {
-                Some(mark) if mark.number == number => return Some((customer, *mark)),
-                _ => self.queue.pop_front(),
-            };
+    /// The oldest mark in force.
+    pub fn oldest(&mut self) -> Option<Mark> {
+        while let Some(&mark) = self.queue.front() {
+            if self.serials[mark.number as usize] == mark.serial {
+                return Some(mark);
+            }
+            self.queue.pop_front();
         }
         None
     }
 
     pub fn forget(&mut self, number: Number) {
-        self.marks.remove(&number);
+        if let Some(serial) = self.serials.get_mut(number as usize) {
+            *serial = 0;
+        }
     }
 
     /// Takes the oldest one off, if it is marked since `before` or longer.
     pub fn take(&mut self, before: f64) -> Option<Number> {
-        let (number, mark) = self.oldest()?;
-        if mark.since > before {
-            return None;
-        }
+        let mark = self.oldest().filter(|mark| mark.since <= before)?;
         self.queue.pop_front();
-        self.marks.remove(&number);
-        Some(number)
+        self.forget(mark.number);
+        Some(mark.number)
+    }
+
+    /// Those whose turn comes next, about.
+    pub fn next(&self) -> impl Iterator<Item = Number> + Clone + '_ {
+        self.queue.iter().map(|mark| mark.number)
     }
 }

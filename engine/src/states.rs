@@ -15,6 +15,13 @@ pub type Number = u32;
 /// Before a customer's id: its length.
 const LENGTH: usize = 2;
 
+/// Of so many customers memory is asked for at once.
+pub const AHEAD: usize = 16;
+/// What a processor fetches at once, in bytes.
+const LINE: usize = 64;
+/// Of so many lines of a customer, at most: behind them the processor sees by itself what will be read.
+const LINES: usize = 16;
+
 /// Customers by their numbers, and their states.
 #[derive(Default)]
 pub struct Table {
@@ -57,6 +64,26 @@ impl Table {
     pub fn number(&self, key: &[u8]) -> Option<Number> {
         let hash = self.hasher.hash_one(key);
         self.numbers.find(hash, |&number| parts(&self.pieces[number as usize]).0 == key).copied()
+    }
+
+    /// The numbers that customers have, if they have one: not that of somebody else, mostly.
+    pub fn likely<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> [Number; AHEAD] {
+        let mut found = [Number::MAX; AHEAD];
+        for (key, number) in keys.zip(&mut found) {
+            let hash = self.hasher.hash_one(key);
+            *number = self.numbers.iter_hash(hash).next().copied().unwrap_or(Number::MAX);
+        }
+        found
+    }
+
+    /// Looks at all there is of customers, so that it is at hand. The processor waits for memory once for many that it
+    /// is asked for together; asked for one after another, it waits for each.
+    pub fn warm(&self, numbers: impl IntoIterator<Item = Number>) {
+        let mut seen = 0;
+        for piece in numbers.into_iter().filter_map(|number| self.pieces.get(number as usize)) {
+            piece.chunks(LINE).take(LINES).for_each(|line| seen ^= line[0]);
+        }
+        std::hint::black_box(seen);
     }
 
     /// The number of a customer, who gets one if there is none. Ids are of less than 65,536 bytes.
