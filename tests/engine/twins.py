@@ -192,7 +192,11 @@ class Pair:
         return expected
 
     def advance_by(self, now: int, limit: int) -> None:
-        """Passes time by so many deadlines a group; how many come to nothing depends on what is in memory."""
+        """Passes time by so many deadlines a group.
+
+        How many come to nothing, and so where groups end, depends on what is in memory; and where they end, how far
+        in time a state is written of whom nothing has moved any more.
+        """
         expected, got = (self._advanced(one, now, limit) for one in self.both)
         assert got == expected
 
@@ -203,7 +207,7 @@ class Pair:
             done, group = partition.segmenter.advance(now, limit), Group()
             at_once(partition._complete(group))
             made += items(group.changes)
-        states = {key: plain(partition, data) for key, data in stored(partition).items()}
+        states = {key: standing(partition, data) for key, data in stored(partition).items()}
         return sorted(made), states, partition.segmenter.clock, sorted(partition.customers.census.rows())
 
     def complete(self) -> None:
@@ -290,6 +294,12 @@ def plain(partition: Partition, data: bytes) -> Any:
         for column in profile.rows[series.index]:
             del column[:gone]
     return (*records.encode_state(state, layout, 0), records.read_outbox(data), data[records.WRITER])
+
+
+def standing(partition: Partition, data: bytes) -> Any:
+    """The segments of a state, and since when."""
+    profile = records.decode_state(records.without_outbox(data), partition._definitions.layout).profile
+    return profile.version, profile.segments, profile.entered
 
 
 def counted(partition: Partition) -> list[tuple[str, Any, float]]:
