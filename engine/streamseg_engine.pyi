@@ -58,9 +58,17 @@ class Engine:
     def take_late(self) -> list[int]: ...
     def take_changed(self) -> list[tuple[int, int, int, bool, int]]: ...
     def complete(
-        self, large: int, told: Records | None = None
+        self, large: int, at_once: int, told: Records | None = None
     ) -> tuple[
-        Records, Records, Records, list[tuple[bytes, int, int | None, str]], dict[bytes, bytes], _Gains, int, int
+        Records,
+        Records,
+        Records,
+        list[tuple[bytes, int, list[str], list[int]]],
+        list[tuple[bytes, int, str]],
+        dict[bytes, bytes],
+        _Gains,
+        int,
+        int,
     ]: ...
     def refresh(
         self, customers: list[bytes], told: bool, at_once: int

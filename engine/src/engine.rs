@@ -176,14 +176,15 @@ impl Engine {
         self.own(py).take_changed()
     }
 
-    #[pyo3(signature = (large, told = None))]
+    #[pyo3(signature = (large, at_once, told = None))]
     fn complete<'py>(
         &self,
         py: Python<'py>,
         large: usize,
+        at_once: usize,
         told: Option<&Bound<'py, Records>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        self.own(py).complete(py, large, told)
+        self.own(py).complete(py, large, at_once, told)
     }
 
     fn refresh<'py>(

@@ -74,8 +74,10 @@ struct Completed {
     states: Records,
     changes: Records,
     current: Records,
-    /// For Redis, with how many elements each has, the instant of the event that caused it, and its customer.
-    entries: Vec<(Vec<u8>, usize, Option<i64>, String)>,
+    /// For Redis, what events caused: with the instants of these.
+    caused: Vec<(Piece, Vec<i64>)>,
+    /// The same of what time alone did, each of one customer.
+    entries: Vec<(Vec<u8>, usize, String)>,
     /// States that Python keeps.
     kept: Vec<(Vec<u8>, Vec<u8>)>,
     gains: Gains,
@@ -866,14 +868,16 @@ impl Partition {
             .collect()
     }
 
-    /// What the group comes to: state records, changes, assignments (each as Records), entries for Redis with the
-    /// instant of the event that caused each and its customer, states to keep, gains of the census, new customers,
-    /// and sizes of states above `large`. Assignments that were `told` before come first; they are taken out of there.
+    /// What the group comes to: state records, changes, assignments (each as Records), pieces for Redis of what events
+    /// caused (at most `at_once` customers each, with the instants of these events), entries for Redis of what time
+    /// alone did, states to keep, gains of the census, new customers, and how many states are above `large` bytes.
+    /// Assignments that were `told` before come first; they are taken out of there.
     #[allow(clippy::type_complexity)]
     pub fn complete<'py>(
         &mut self,
         py: Python<'py>,
         large: usize,
+        at_once: usize,
         told: Option<&Bound<'py, Records>>,
     ) -> PyResult<Bound<'py, PyTuple>> {
         let mut current = self.setup.records();
@@ -881,17 +885,21 @@ impl Partition {
             std::mem::swap(&mut current, &mut told.borrow_mut());
         }
         let shared = self.states.clone();
-        let Completed { states, changes, current, entries, kept, gains, new, large } =
-            self.apart(py, |own| own.completed(&mut locked(&shared), current, large))?;
+        let Completed { states, changes, current, caused, entries, kept, gains, new, large } =
+            self.apart(py, |own| own.completed(&mut locked(&shared), current, large, at_once))?;
+        let pieces = PyList::empty(py);
+        for ((packed, elements, customers), instants) in caused {
+            pieces.append((PyBytes::new(py, &packed), elements, customers, instants))?;
+        }
         let list = PyList::empty(py);
-        for (packed, elements, caused, customer) in entries {
-            list.append((PyBytes::new(py, &packed), elements, caused, customer))?;
+        for (packed, elements, customer) in entries {
+            list.append((PyBytes::new(py, &packed), elements, customer))?;
         }
         let dict = PyDict::new(py);
         for (key, data) in kept {
             dict.set_item(PyBytes::new(py, &key), PyBytes::new(py, &data))?;
         }
-        (states, changes, current, list, dict, gains.list(py), new, large).into_pyobject(py)
+        (states, changes, current, pieces, list, dict, gains.list(py), new, large).into_pyobject(py)
     }
 
     /// Shows customers as they are; what is `told` goes to the topic of assignments, too. See `Showing`.
@@ -991,9 +999,15 @@ impl Partition {
         Ok(true)
     }
 
-    fn completed(&mut self, here: &mut Table, mut current: Records, large: usize) -> PyResult<Completed> {
+    fn completed(
+        &mut self,
+        here: &mut Table,
+        mut current: Records,
+        large: usize,
+        at_once: usize,
+    ) -> PyResult<Completed> {
         let mut changes = self.setup.records();
-        let mut entries = Vec::with_capacity(self.told.len());
+        let (mut caused, mut entries) = (Vec::<(Piece, Vec<i64>)>::new(), vec![]);
         let (mut data, mut record) = (Vec::with_capacity(1024), Vec::with_capacity(4096));
         let Partition { plan, group, positions, spare, epoch, setup, .. } = self;
         for &place in &self.told {
@@ -1006,10 +1020,24 @@ impl Partition {
             let profile = shown.map_err(|_| PyRuntimeError::new_err("a state is cut off"))?;
             let customer = text(&slot.key)?;
             push_current(plan, customer, profile, &told.ahead, &mut current, &mut data);
-            let mut packed = Vec::with_capacity(128 + 256 * plan.schemes.len());
             let (ahead, moves) = (&told.ahead, &told.moves);
-            let elements = put_entry(&mut packed, plan, customer, profile, ahead, moves, setup.partition, *epoch);
-            entries.push((packed, elements, told.caused, customer.to_owned()));
+            let put = |packed: &mut Vec<u8>| {
+                put_entry(packed, plan, customer, profile, ahead, moves, setup.partition, *epoch)
+            };
+            if let Some(at) = told.caused {
+                if caused.last().is_none_or(|(_, instants)| instants.len() == at_once) {
+                    caused.push(Default::default());
+                }
+                if let Some(((packed, elements, customers), instants)) = caused.last_mut() {
+                    *elements += put(packed);
+                    customers.push(customer.to_owned());
+                    instants.push(at);
+                }
+            } else {
+                let mut packed = vec![];
+                let elements = put(&mut packed);
+                entries.push((packed, elements, customer.to_owned()));
+            }
             for (version, at, data) in &told.outbox {
                 push_change(&mut changes, &slot.key, *version, *at, data, &setup.source);
             }
@@ -1061,7 +1089,7 @@ impl Partition {
             }
         }
         self.renew(here);
-        Ok(Completed { states, changes, current, entries, kept, gains, new, large: larger })
+        Ok(Completed { states, changes, current, caused, entries, kept, gains, new, large: larger })
     }
 
     /// Begins the next group.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import starmap
 from typing import TYPE_CHECKING, TypeVar
 
 from streamseg.core.assignment import Forecast
@@ -33,7 +34,7 @@ from streamseg.worker.partition import (
 )
 from streamseg.worker.placement import MURMUR2
 from streamseg.worker.redis_entry import Move, PackedEntries, PackedEntry
-from streamseg.worker.redis_view import LATER
+from streamseg.worker.redis_view import LATER, SOON
 from streamseg.worker.settings import MAX_RECORD_BYTES, Store
 from streamseg.worker.states import States
 from streamseg.worker.tolerance import Tally
@@ -275,7 +276,7 @@ class CompiledPartition(Partition):
     def _take_shown(self, group: Group, shown: Showing, *, told: bool) -> None:
         """Takes what the core shows, and shows whom that leaves to Python."""
         pieces, group.told, left = shown
-        group.pieces += map(PackedEntries._make, pieces)
+        group.pieces += starmap(PackedEntries, pieces)
         super()._show(group, [key.decode() for key in left], told=told)
 
     @property
@@ -321,14 +322,15 @@ class CompiledPartition(Partition):
     async def _complete(self, group: Group) -> None:
         await super()._complete(group)
         customers, engine = self.customers, self.customers.engine
-        states, changes, current, entries, kept, gains, new, large = await self._done(
-            engine.touched >= APART_EVENTS, engine.complete, MAX_STATE_BYTES, group.told
+        states, changes, current, pieces, entries, kept, gains, new, large = await self._done(
+            engine.touched >= APART_EVENTS, engine.complete, MAX_STATE_BYTES, SOON, group.told
         )
         customers.kept(kept)
         customers.gain(gains, new)
         self._metrics.large_states.inc(large)
         self._note_changes(engine)
-        group.pieces += map(PackedEntry._make, entries)
+        group.pieces += starmap(PackedEntries, pieces)
+        group.pieces += starmap(PackedEntry, entries)
         for made, own in ((states, group.states), (changes, group.changes), (current, group.current)):
             for key, value, headers in own if isinstance(own, list) else ():
                 made.push(key, value, headers)

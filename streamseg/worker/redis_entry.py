@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -81,28 +81,30 @@ class Entry(NamedTuple):
 
 
 class PackedEntry(NamedTuple):
-    """The same as the compiled core makes it: packed for the script of a single server (redis_server.py)."""
+    """The same of whom time alone has moved, as the compiled core packs it for the script of a single server."""
 
     data: bytes
     elements: int
-    caused: Instant | None
     customer: str
 
 
 class PackedEntries(NamedTuple):
-    """Many of them, one after another, of customers whom nothing has moved."""
+    """Many of them, one after another: of customers whom events have moved, or nothing but a forecast."""
 
     data: bytes
     elements: int
     customers: list[str]
-
-    @property
-    def caused(self) -> None:
-        """No event has changed them."""
+    caused: Sequence[Instant] = ()
+    """The times of these events; none if there were none."""
 
 
 Piece = Entry | PackedEntry | PackedEntries
 """What waits as one."""
+
+
+def customers(piece: Piece) -> list[str]:
+    """Whom a piece shows."""
+    return piece.customers if isinstance(piece, PackedEntries) else [piece.customer]
 
 
 def size(piece: Piece) -> int:
@@ -110,12 +112,21 @@ def size(piece: Piece) -> int:
     return len(piece.customers) if isinstance(piece, PackedEntries) else 1
 
 
+def causes(piece: Piece) -> Sequence[Instant]:
+    """The times of the events that moved them."""
+    if isinstance(piece, PackedEntry):
+        return ()
+    if isinstance(piece, PackedEntries):
+        return piece.caused
+    return () if piece.caused is None else (piece.caused,)
+
+
 def unpacked(piece: Piece) -> list[Entry]:
     """Entries for another kind of Redis."""
     if isinstance(piece, Entry):
         return [piece]
     elements = iter(msgspec.msgpack.decode(array_head(piece.elements) + piece.data))
-    return [_entry(elements, piece.caused) for _ in range(size(piece))]
+    return [_entry(elements, caused) for caused in causes(piece) or repeat(None, size(piece))]
 
 
 def array_head(length: int) -> bytes:

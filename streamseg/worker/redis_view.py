@@ -24,8 +24,8 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any, TypeVar
+from itertools import chain, takewhile
+from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis, RedisCluster, connection
 from redis.asyncio.retry import Retry
@@ -34,7 +34,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from streamseg.worker.metrics import Metrics
 from streamseg.worker.redis_cluster import Cluster
-from streamseg.worker.redis_entry import Counts, PackedEntries, Parcel, Piece, Shown, Store, size
+from streamseg.worker.redis_entry import Counts, PackedEntries, Parcel, Piece, Shown, Store, causes, customers, size
 from streamseg.worker.redis_server import Server
 from streamseg.worker.settings import Names
 
@@ -73,52 +73,77 @@ class Waiting:
     left: int
 
 
-Waits = OrderedDict[str, list[tuple[Piece, Waiting]]]
-"""Pieces by their customers; of a plain dict the first key is found behind all that were taken off."""
+class Place(NamedTuple):
+    """A piece where it waits."""
+
+    number: int
+    """Those that came before it have lower ones."""
+    piece: Piece
+    waiting: Waiting
 
 
 class Pieces:
     """Pieces that wait: what events caused goes before the rest, each customer's in their order.
 
-    A script that has seen a version counts no move to an earlier one: so what waits of a customer stays together. Only
-    where nothing has moved it may be overtaken: the script then leaves it out.
+    A script that has seen a version counts no move to an earlier one. So what waits of a customer goes along with what
+    an event causes, and before all that came later. Only a forecast may be overtaken: the script then leaves it out.
     """
 
     def __init__(self) -> None:
-        self._soon, self._later = Waits(), Waits()
+        self._soon = deque[Place]()
+        self._lowest = deque[int]()
+        """Of those: the lowest number, the lowest behind it, and so on."""
+        self._later = OrderedDict[str, list[Place]]()
+        """By customer, or many customers' forecasts under a name that no id has; of a plain dict the first key is found
+        behind all that were taken off."""
         self._number = 0
 
     def add(self, waiting: Waiting) -> None:
         """Takes all of a parcel."""
-        soon, later = self._soon, self._later
         for piece in waiting.parcel.pieces:
-            if isinstance(piece, PackedEntries):
-                self._add_many(piece, waiting)
-                continue
-            customer = piece.customer
-            if piece.caused is not None and customer not in soon:
-                soon[customer] = later.pop(customer, [])
-            (soon if customer in soon else later).setdefault(customer, []).append((piece, waiting))
+            self._number += 1
+            place = Place(self._number, piece, waiting)
+            if causes(piece):
+                for hurried in (*self._waiting_of(customers(piece)), place):
+                    self._append(hurried)
+            elif isinstance(piece, PackedEntries):
+                self._later[f"\0{self._number}"] = [place]
+            else:
+                self._later.setdefault(piece.customer, []).append(place)
 
-    def _add_many(self, piece: PackedEntries, waiting: Waiting) -> None:
-        """Takes customers whom nothing has moved since, behind what waits of them."""
-        for customer in [] if self._soon.keys().isdisjoint(piece.customers) else piece.customers:
-            if customer in self._soon:  # for seconds: Redis is slow
-                self._later[customer] = self._soon.pop(customer)
-        self._number += 1
-        self._later[f"\0{self._number}"] = [(piece, waiting)]  # no id of a customer begins so
+    def _waiting_of(self, moved: list[str]) -> Iterator[Place]:
+        """Takes off what waits of customers whom an event has moved."""
+        for customer in [] if self._later.keys().isdisjoint(moved) else moved:
+            yield from self._later.pop(customer, ())
+
+    def _append(self, place: Place) -> None:
+        while self._lowest and self._lowest[-1] > place.number:
+            self._lowest.pop()
+        self._lowest.append(place.number)
+        self._soon.append(place)
 
     def take(self) -> list[tuple[Piece, Waiting]]:
         """Takes off what is to be written next."""
-        return [*_taken(self._soon, SOON), *_taken(self._later, LATER)]
+        return [(piece, waiting) for _, piece, waiting in (*self._take_soon(SOON), *self._take_later(LATER))]
 
+    def _take_soon(self, most: int) -> Iterator[Place]:
+        """What comes first, of so many customers, about."""
+        while self._soon and most > 0:
+            place = self._soon.popleft()
+            if self._lowest[0] == place.number:
+                self._lowest.popleft()
+            most -= size(place.piece)
+            yield place
 
-def _taken(waits: Waits, most: int) -> Iterator[tuple[Piece, Waiting]]:
-    """What comes first, of so many customers at most, or of one piece."""
-    while waits and most > 0:
-        taken = waits.popitem(last=False)[1]
-        most -= sum(size(piece) for piece, _ in taken)
-        yield from taken
+    def _take_later(self, most: int) -> Iterator[Place]:
+        """The same of the others, behind all that events had caused before."""
+        while self._later and most > 0:
+            places = next(iter(self._later.values()))
+            if self._lowest and self._lowest[0] < places[0].number:
+                return
+            self._later.popitem(last=False)
+            most -= sum(size(place.piece) for place in places)
+            yield from places
 
 
 async def connected(url: str, prefix: str) -> Store:
@@ -277,9 +302,8 @@ class RedisView:
         self._metrics.redis_writes.labels("outdated").inc(outdated)
         if self._wall:
             now = time.time() * 1000
-            for piece in pieces:
-                if piece.caused is not None:
-                    self._metrics.event_lag.observe(max(0.0, now - piece.caused) / 1000)
+            for at in chain.from_iterable(map(causes, pieces)):
+                self._metrics.event_lag.observe(max(0.0, now - at) / 1000)
 
     async def _insist(self, act: Callable[[Store], Awaitable[T | None]], entries: int) -> T:
         """Does it until it is done, and asks Redis who it is whenever it was not."""
