@@ -46,7 +46,7 @@ FOLD_EVENTS = 8_000
 """Events folded in one go by another thread."""
 FOLD_EVENTS_HERE = 2_000
 """The same where the loop waits for it."""
-APART_EVENTS = 2_000
+APART_EVENTS = 600
 """So many events at once, or customers, are work for a thread of their own; for less it is not worth the change."""
 GROUP_EVENTS = 128_000
 """See partition.py: in as much time there is room for more."""
