@@ -109,6 +109,11 @@ class Segmenter:
         return True
 
     def _pass(self, customer: str, profile: Profile, due: Instant) -> None:
+        """Lets time pass for a customer until a deadline, and queues the next one."""
+        self._move_on(customer, profile, due)
+        self._queue(customer, profile)
+
+    def _move_on(self, customer: str, profile: Profile, due: Instant) -> None:
         """Lets time pass for a customer until a deadline, and evaluates it there."""
         self.clock = max(self.clock, due)
         advance(self.definitions.layout, profile, due)
@@ -139,8 +144,10 @@ class Segmenter:
         if profile is None:
             profile = Profile(definitions.layout, self._schemes)
         now = max(profile.at, self.clock)
-        while profile.wake <= now:
-            self._pass(customer, profile, profile.wake)
+        if profile.wake <= now:
+            while profile.wake <= now:
+                self._move_on(customer, profile, profile.wake)
+            self._queue(customer, profile)  # once: what it was put off by meanwhile has passed
         if is_duplicate(profile, event, now, definitions.refund_window):
             return DUPLICATE
         if now >= profile.expires:
@@ -149,15 +156,15 @@ class Segmenter:
             profile.at = now
         unmatched = apply(definitions.layout, profile, event, now, definitions.refund_window)
         self._settle(customer, profile, now, Reason.EVENT, event.name)
+        self._queue(customer, profile)
         self._shelf.put(customer, profile)
         return UNMATCHED if unmatched else APPLIED
 
     def _settle(self, customer: str, profile: Profile, now: Instant, reason: Reason, cause: str | None) -> None:
-        """Evaluates at `now`, where the profile is, publishes what moved, and sets the next deadline."""
+        """Evaluates at `now`, where the profile is, publishes what moved, and finds the next deadline."""
         definitions = self.definitions
         moves = definitions.decide(profile, now)
         profile.wake = definitions.after(profile, now)
-        self._queue(customer, profile)
         if moves:
             self._tell(customer, profile, moves, now, reason, cause)
             self._shelf.put(customer, profile)

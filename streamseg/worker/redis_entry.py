@@ -109,7 +109,7 @@ def customers(piece: Piece) -> list[str]:
 
 def size(piece: Piece) -> int:
     """How many customers a piece shows."""
-    return len(piece.customers) if isinstance(piece, PackedEntries) else 1
+    return len(customers(piece))
 
 
 def causes(piece: Piece) -> Sequence[Instant]:

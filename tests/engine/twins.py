@@ -152,9 +152,7 @@ def stored(partition: Partition) -> dict[bytes, bytes]:
 
 def same(ours: Mapping[str, Any], theirs: Mapping[str, Any], where: str = "") -> None:
     """Asserts that two views are equal, and shows only what differs."""
-    deadlines = ours.get("next deadline"), theirs.get("next deadline")
-    unknown = {"next deadline"} if None in deadlines else set()
-    different = [name for name in theirs if ours[name] != theirs[name] and name not in unknown]
+    different = [name for name in theirs if ours[name] != theirs[name]]
     assert [(name, ours[name]) for name in different] == [(name, theirs[name]) for name in different], where
 
 
@@ -284,7 +282,7 @@ def seen(partition: Partition, group: Group) -> Mapping[str, Any]:
         "sources": group.sources,
         "counts": group.counts,
         "unforeseen": group.unforeseen,
-        "next deadline": None if group.pieces else next_deadline(partition),
+        "next deadline": partition.segmenter.next_deadline if not group.pieces else None,
         "stored": len(partition.customers),
         "census": sorted(partition.customers.census.rows()),
         "metrics": counted(partition),
@@ -301,12 +299,6 @@ def plain(partition: Partition, data: bytes) -> Any:
         for column in profile.rows[series.index]:
             del column[:gone]
     return (*records.encode_state(state, layout, 0), records.read_outbox(data), data[records.WRITER])
-
-
-def next_deadline(partition: Partition) -> int | None:
-    """The next deadline that has not passed: one that has was put off, or left to the next group."""
-    found = partition.segmenter.next_deadline
-    return found if found > partition.segmenter.clock else None
 
 
 def standing(partition: Partition, data: bytes) -> Any:
