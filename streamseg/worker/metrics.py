@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from streamseg import __version__
 from streamseg.core.definitions import Definitions
@@ -42,6 +45,29 @@ class Observed(Protocol):
         """Topic, partition, records not read yet."""
 
 
+class Lags(Collector):
+    """A histogram that takes many seconds at once: a herd's hundred thousand, each by itself, would take a second."""
+
+    def __init__(self, name: str, meaning: str, registry: CollectorRegistry) -> None:
+        self._name, self._meaning = name, meaning
+        self._counts = [0] * (len(LAGS) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, lags: list[float]) -> None:
+        """Takes lags, in seconds."""
+        counts = self._counts
+        for lag in lags:
+            counts[bisect_left(LAGS, lag)] += 1
+        self._sum += sum(lags)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """The family: each bucket counts what is as much as its bound or less."""
+        bounds = map(floatToGoString, (*LAGS, float("inf")))
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._meaning, buckets, self._sum)
+
+
 class Metrics:
     """The metrics of one worker, on a registry of their own."""
 
@@ -61,11 +87,8 @@ class Metrics:
         self.batch_seconds = Histogram(
             "streamseg_batch_seconds", "Time to fold one group of events.", buckets=SHORT, registry=registry
         )
-        self.event_lag = Histogram(
-            "streamseg_event_lag_seconds",
-            "From an event's time to its customer's new segment in Redis.",
-            buckets=LAGS,
-            registry=registry,
+        self.event_lag = Lags(
+            "streamseg_event_lag_seconds", "From an event's time to its customer's new segment in Redis.", registry
         )
         self.changes = Counter(
             "streamseg_segment_changes_total",
@@ -73,11 +96,10 @@ class Metrics:
             ["scheme", "from", "to", "reason"],
             registry=registry,
         )
-        self.deadline_lateness = Histogram(
+        self.deadline_lateness = Lags(
             "streamseg_deadline_lateness_seconds",
             "From the instant time changed a segment to its evaluation.",
-            buckets=LAGS,
-            registry=registry,
+            registry,
         )
         self.recovery_seconds = Gauge(
             "streamseg_recovery_seconds", "How long the last take-over of partitions took.", registry=registry

@@ -623,7 +623,7 @@ class Partition:
         if change.reason is Reason.TIME:
             self._by_time += 1
         if self._wall and change.reason is Reason.TIME:
-            self._metrics.deadline_lateness.observe(max(0, self._shell.wall_clock() - change.at) / 1000)
+            self._metrics.deadline_lateness.observe([max(0, self._shell.wall_clock() - change.at) / 1000])
 
     def _foresee(self, customer: str, profile: Profile, ahead: Mapping[int, Forecast]) -> None:
         del profile

@@ -302,8 +302,8 @@ class RedisView:
         self._metrics.redis_writes.labels("outdated").inc(outdated)
         if self._wall:
             now = time.time() * 1000
-            for at in chain.from_iterable(map(causes, pieces)):
-                self._metrics.event_lag.observe(max(0.0, now - at) / 1000)
+            caused = chain.from_iterable(map(causes, pieces))
+            self._metrics.event_lag.observe([max(0.0, now - at) / 1000 for at in caused])
 
     async def _insist(self, act: Callable[[Store], Awaitable[T | None]], entries: int) -> T:
         """Does it until it is done, and asks Redis who it is whenever it was not."""
