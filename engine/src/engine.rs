@@ -158,6 +158,10 @@ impl Engine {
         self.own(py).unforeseen()
     }
 
+    fn due(&self, py: Python, before: f64, most: usize) -> usize {
+        self.own(py).due(before, most)
+    }
+
     fn show_due<'py>(
         &self,
         py: Python<'py>,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyIndexError;
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
@@ -49,7 +49,7 @@ pub struct Place {
 /// What records stand in.
 enum Piece {
     Sent(Py<PyBytes>),
-    Unpacked(Vec<u8>),
+    Unpacked(Arc<Vec<u8>>),
 }
 
 struct Batches {
@@ -68,6 +68,15 @@ impl<'a> View<'a> {
         let at = &self.places[place];
         let piece = self.pieces[at.piece as usize];
         Raw { offset: at.offset, key: at.key.of(piece), value: at.value.of(piece) }
+    }
+}
+
+impl Piece {
+    fn shared(&self, py: Python) -> Piece {
+        match self {
+            Piece::Sent(data) => Piece::Sent(data.clone_ref(py)),
+            Piece::Unpacked(data) => Piece::Unpacked(data.clone()),
+        }
     }
 }
 
@@ -134,6 +143,21 @@ impl Fetched {
         }
         let end = reading.batches.places.len();
         Some(Fetched { batches: Arc::new(reading.batches), start: 0, end, next_offset: reading.next })
+    }
+
+    /// Some in one, in their order; the records themselves are not copied. There has to be one at least.
+    #[staticmethod]
+    fn joined(py: Python, parts: Vec<PyRef<Fetched>>) -> PyResult<Fetched> {
+        let next_offset = parts.last().ok_or_else(|| PyValueError::new_err("there is nothing to join"))?.next_offset;
+        let mut joined = Batches { pieces: vec![], places: vec![] };
+        for part in &parts {
+            let before = joined.pieces.len() as u32;
+            joined.pieces.extend(part.batches.pieces.iter().map(|piece| piece.shared(py)));
+            let places = part.batches.places[part.start..part.end].iter();
+            joined.places.extend(places.map(|place| Place { piece: before + place.piece, ..*place }));
+        }
+        let end = joined.places.len();
+        Ok(Fetched { batches: Arc::new(joined), start: 0, end, next_offset })
     }
 
     fn __len__(&self) -> usize {
@@ -261,7 +285,7 @@ impl Reading {
                     let unpacked = unpack(&batch[HEAD..])?;
                     let piece = self.batches.pieces.len() as u32;
                     self.read_records(batch, &unpacked, piece, 0, base)?;
-                    self.batches.pieces.push(Piece::Unpacked(unpacked));
+                    self.batches.pieces.push(Piece::Unpacked(Arc::new(unpacked)));
                 }
                 _ => return None,
             }

@@ -824,6 +824,11 @@ impl Partition {
         self.stale.oldest().map(|mark| mark.offset)
     }
 
+    /// How many are there to be shown, at most so many; who has been told of meanwhile may be among them.
+    pub fn due(&self, before: f64, most: usize) -> usize {
+        self.stale.due(before).min(most)
+    }
+
     /// Shows customers who are not told of since `before` or longer, at most `limit`, the oldest first; they count as
     /// told. See `Showing` for what it gives.
     pub fn show_due<'py>(

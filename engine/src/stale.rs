@@ -50,6 +50,11 @@ impl Stale {
         None
     }
 
+    /// How many marks there are since `before` or longer, those not in force any more among them.
+    pub fn due(&self, before: f64) -> usize {
+        self.queue.partition_point(|mark| mark.since <= before)
+    }
+
     pub fn forget(&mut self, number: Number) {
         if let Some(serial) = self.serials.get_mut(number as usize) {
             *serial = 0;

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import starmap
+from itertools import starmap, takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from streamseg.core.assignment import Forecast
@@ -46,7 +46,7 @@ FOLD_EVENTS = 8_000
 """Events folded in one go by another thread."""
 FOLD_EVENTS_HERE = 2_000
 """The same where the loop waits for it."""
-APART_EVENTS = 600
+APART_EVENTS = 150
 """So many events at once, or customers, are work for a thread of their own; for less it is not worth the change."""
 GROUP_EVENTS = 128_000
 """See partition.py: in as much time there is room for more."""
@@ -262,8 +262,10 @@ class CompiledPartition(Partition):
     def _refreshed(self, customer: str) -> None:
         self.customers.engine.drop_stale(customer.encode())
 
-    def _show_stale(self, group: Group, before: float) -> bool:
-        self._take_shown(group, self.customers.engine.show_due(before, REFRESHED, LATER), told=True)
+    async def _show_stale(self, group: Group, before: float) -> bool:
+        engine = self.customers.engine
+        is_long = engine.due(before, REFRESHED) >= APART_EVENTS
+        self._take_shown(group, await self._done(is_long, engine.show_due, before, REFRESHED, LATER), told=True)
         return bool(group.pieces)
 
     def _unforeseen(self) -> int | None:
@@ -283,6 +285,24 @@ class CompiledPartition(Partition):
     def _goes_apart(self) -> bool:
         """Whether the core needs no Python amid its work: the states are in its own memory."""
         return self._settings.store is Store.MEMORY
+
+    def _join(self) -> None:
+        """Makes one batch of what waits of the first one's topic, for one fold: each is a turn of the loop or two."""
+        from streamseg_engine import Fetched
+
+        first = self._batches[0]
+        parts, acks, size = [], [], 0
+        for batch in takewhile(lambda batch: batch.topic == first.topic, self._batches):
+            if size >= FOLD_EVENTS or not isinstance(batch.records, Fetched):
+                break
+            parts.append(batch.records.part(batch.done, len(batch.records)) if batch.done else batch.records)
+            acks += batch.acks
+            size += len(batch.records) - batch.done
+        if len(parts) < 2:
+            return
+        for _ in parts:
+            self._batches.popleft()
+        self._batches.appendleft(Batch(first.topic, Fetched.joined(parts), acks))
 
     async def _done(self, is_long: bool, work: Callable[..., T], *arguments: object) -> T:
         """Has the core do something, by another thread if it takes long."""

@@ -127,7 +127,7 @@ class Batch:
 
     topic: str
     records: Sequence[EventRecord]
-    ack: Ack
+    acks: list[Ack]
     done: int = 0
 
 
@@ -315,7 +315,7 @@ class Partition:
 
     def arrived(self, topic: str, records: Sequence[EventRecord], ack: Ack) -> None:
         """Takes the next events; never blocks."""
-        self._batches.append(Batch(topic, records, ack))
+        self._batches.append(Batch(topic, records, [ack]))
         self.waiting += len(records)
         self._work.set()
 
@@ -353,7 +353,7 @@ class Partition:
         while self._batches and not self._stopping:
             group = Group()
             self._brimming = False
-            self._show_due(group)
+            await self._show_due(group)
             await self._fill(group)
             await self._hand_on(group)
             await self._tell_again()
@@ -364,6 +364,7 @@ class Partition:
         folded = 0
         while folded < self.group_events and not (self._brimming or self._stopping):
             if self._batches:
+                self._join()
                 folded += await self._fold(group, self._batches[0])
                 await asyncio.sleep(0)
             elif self._writing:
@@ -400,13 +401,13 @@ class Partition:
         """Tells of forecasts that moved though no segment did, and no group comes that could tell of them."""
         while not (self._batches or self._writing or self._closing):
             group = Group()
-            if not self._show_due(group):
+            if not await self._show_due(group):
                 return
             await self._hand_on(group)
 
-    def _show_due(self, group: Group) -> bool:
+    async def _show_due(self, group: Group) -> bool:
         """Adds some such forecasts to a group that is empty yet."""
-        return self._show_stale(group, self._shell.monotonic() - REFRESH_AFTER)
+        return await self._show_stale(group, self._shell.monotonic() - REFRESH_AFTER)
 
     async def _tell_again(self) -> None:
         """Tells of customers of whom somebody else may have had the last word."""
@@ -446,7 +447,7 @@ class Partition:
     def _refreshed(self, customer: str) -> None:
         self._stale.pop(customer, None)
 
-    def _show_stale(self, group: Group, before: float) -> bool:
+    async def _show_stale(self, group: Group, before: float) -> bool:
         """Shows some customers whose forecasts are not told since then or longer, if there are any."""
         due = [customer for customer, mark in islice(self._stale.items(), REFRESHED) if mark.since <= before]
         for customer in due:
@@ -471,6 +472,9 @@ class Partition:
 
     # Folding
 
+    def _join(self) -> None:
+        """Makes one batch of several that wait, if that makes less work of them."""
+
     async def _fold(self, group: Group, batch: Batch) -> int:
         """Applies the next events of a batch; returns how many. Brimming: the group has to be written first."""
         started = time.perf_counter()
@@ -487,7 +491,7 @@ class Partition:
         self.waiting -= done
         if batch.done == len(batch.records):
             self._batches.popleft()
-            group.acks.append(batch.ack)
+            group.acks += batch.acks
         for (type_class, result), count in counts.items():
             self._metrics.events.labels(batch.topic, type_class, result).inc(count)
         self._metrics.batch_seconds.observe(time.perf_counter() - started)

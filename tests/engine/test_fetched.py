@@ -114,6 +114,27 @@ def test_a_fetch_can_be_taken_in_parts(batches: list[Any], sizes: list[int]) -> 
     assert left.next_offset == whole.next_offset
 
 
+@given(st.lists(st.tuples(st.lists(records, min_size=1, max_size=3), st.integers(0, 3)), min_size=1, max_size=4))
+def test_what_several_fetches_brought_is_one_after_the_other_when_they_are_joined(fetches: list[Any]) -> None:
+    parts, base = [], 5
+    for batches, left_out in fetches:
+        bases = list(accumulate((len(records) for records in batches), initial=base))
+        whole = Fetched.read(b"".join(batch(*one).data for one in zip(bases, batches, strict=False)), base, [])
+        assert whole is not None
+        parts.append(whole.part(left_out, len(whole)))
+        base = bases[-1]
+    joined = Fetched.joined(parts)
+    assert [as_tuple(each) for each in joined] == [as_tuple(each) for part in parts for each in part]
+    assert joined.next_offset == parts[-1].next_offset
+    some = joined.part(1, 2)
+    assert [as_tuple(each) for each in some] == [as_tuple(each) for each in joined][1:3]
+
+
+def test_there_has_to_be_something_to_join() -> None:
+    with pytest.raises(ValueError, match="nothing to join"):
+        Fetched.joined([])
+
+
 def test_the_last_record_can_be_asked_for_and_one_that_is_not_there_is_an_error() -> None:
     whole = Fetched.read(batch(7, [(b"a", b"1", [], 0), (b"b", None, [], 0)]).data, 0, [])
     assert whole is not None

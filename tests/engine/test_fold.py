@@ -13,9 +13,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
@@ -34,7 +35,7 @@ from streamseg.worker import partition as partition_module
 from streamseg.worker.compiled import CompiledPartition
 from streamseg.worker.engine import kind_of_partition
 from streamseg.worker.memory_states import MemoryStates
-from streamseg.worker.partition import Group, Partition
+from streamseg.worker.partition import Batch, Group, Partition
 from streamseg.worker.settings import Keys
 from streamseg.worker.states import States
 from tests.engine.stories import PLAIN, READINGS, RETURNS, STRANGE, Tale, supported, tales
@@ -333,6 +334,31 @@ def test_a_customer_is_handed_over_with_what_was_told_and_comes_back_with_the_ne
     before = pair.compiled.noted["events for Python"]
     pair.fold([event(n, n) for n in range(5, 9)])
     assert pair.compiled.noted["events for Python"] == before
+
+
+def test_what_waits_of_one_topic_is_folded_at_once_and_acknowledged_with_it() -> None:
+    partition, acknowledged = compiled(one_scheme("count(page_view, 1d) >= 1")), list[str]()
+
+    async def ack(name: str) -> None:
+        acknowledged.append(name)
+
+    def wait(topic: str, name: str, offsets: range) -> None:
+        records = fetched([Record(offset, b"1", b"{}") for offset in offsets])
+        partition._batches.append(Batch(topic, records, [cast("Any", partial(ack, name))]))
+
+    wait("a", "first", range(4, 8))
+    partition._batches[0].done = 3
+    wait("a", "second", range(8, 10))
+    wait("b", "of another topic", range(3))
+    wait("a", "behind that", range(10, 12))
+    partition._join()
+    joined, *left = partition._batches
+    assert [record.offset for record in joined.records] == [7, 8, 9]
+    for batch in (joined, *left):
+        for each in batch.acks:
+            at_once(cast("Any", each()))
+    assert acknowledged == ["first", "second", "of another topic", "behind that"]
+    assert [len(batch.records) for batch in left] == [3, 2]
 
 
 def test_a_deadline_of_a_customer_in_pythons_lane_fires_in_its_turn() -> None:

@@ -121,17 +121,20 @@ def fetched(records: Sequence[Record]) -> Sequence[Any]:
 
 
 def fold(partition: Partition, records: Sequence[Any], topic: str = TOPIC) -> Iterator[Group]:
-    """The groups that these events come to."""
+    """The groups that these events come to; what the core reads itself comes in several batches."""
 
     async def ack() -> None: ...
 
-    batch = Batch(topic, cast("Any", records), cast("Any", ack))
-    partition._batches.append(batch)
+    parts = (
+        [records.part(start, 3) for start in range(0, len(records), 3)] if isinstance(records, Fetched) else [records]
+    )
+    partition._batches.extend(Batch(topic, part, [cast("Any", ack)]) for part in parts)
     while partition._batches and partition._refusal is None:
         group = Group()
         partition._brimming = False
         while partition._batches and not partition._brimming:
-            at_once(partition._fold(group, batch))
+            partition._join()
+            at_once(partition._fold(group, partition._batches[0]))
         at_once(partition._complete(group))
         yield group
 
@@ -227,7 +230,7 @@ class Pair:
 
     def refresh(self, before: float) -> None:
         """Tells of forecasts that have moved."""
-        self._shown(lambda one, group: one._show_stale(group, before))
+        self._shown(lambda one, group: at_once(one._show_stale(group, before)))
 
     def _shown(self, show: Callable[[Partition, Group], object]) -> None:
         self.pure.customers._young.clear()
