@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 from collections.abc import Callable
 
 LARGE_BYTES = 1 << 20
@@ -14,8 +13,6 @@ KEPT_BYTES = 8 << 20
 """So much may be free at the end of the heap, until it is given back."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Names of glibc's settings (malloc.h)."""
-_PURGE_DELAY = ("MIMALLOC_PURGE_DELAY", "1000")
-"""How long pages of the compiled core stay after they are free, in milliseconds; 10 are usual."""
 YOUNG, OLD = 1, 2
 """Generations of objects: those that came lately, and all."""
 
@@ -25,10 +22,8 @@ def bound() -> None:
 
     Left to itself, glibc puts the buffers of fetches into the heap, among what stays, once the first of them has been
     freed (it raises the size from which it does not), and has one heap for each thread: a worker would go on growing
-    for hours. The compiled core has an allocator of its own, which gives back what is free: not before the next group
-    may want it again, though, since new pages have to be cleared first.
+    for hours.
     """
-    os.environ.setdefault(*_PURGE_DELAY)
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         for option, value in ((_MMAP_THRESHOLD, LARGE_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES), (_ARENA_MAX, 1)):
