@@ -2,6 +2,8 @@
 //!
 //! All records of a batch have the time at which it is sealed, so a record's bytes are known when it comes.
 
+use std::sync::{Mutex, PoisonError};
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -35,6 +37,25 @@ const XERIAL_BLOCK: usize = 32 << 10;
 const RECORD_OVERHEAD: usize = 128;
 const HEADER_OVERHEAD: usize = 12;
 
+/// What batches were put together in, to be used again: new pages have to be cleared first, which for a group of some
+/// hundred events took as long as a fifth of all else.
+static ROOMS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static PACKERS: Mutex<Vec<Packer>> = Mutex::new(Vec::new());
+/// At most so many of each are kept, and nothing that is larger.
+const KEPT: usize = 8;
+const KEPT_BYTES: usize = 4 << 20;
+
+fn kept<T: Default>(place: &Mutex<Vec<T>>) -> T {
+    place.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+}
+
+fn keep<T>(place: &Mutex<Vec<T>>, one: T, bytes: usize) {
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if place.len() < KEPT && (1..=KEPT_BYTES).contains(&bytes) {
+        place.push(one);
+    }
+}
+
 /// Records that go into one batch, one after the other.
 #[derive(Default)]
 struct Open {
@@ -60,7 +81,7 @@ pub struct Records {
     count: usize,
     full: Vec<Full>,
     open: Open,
-    packer: Packer,
+    packer: Option<Packer>,
     largest: usize,
     largest_key: Vec<u8>,
 }
@@ -73,7 +94,7 @@ impl Records {
             count: 0,
             full: Vec::new(),
             open: Open::default(),
-            packer: Packer::default(),
+            packer: None,
             largest: 0,
             largest_key: Vec::new(),
         }
@@ -88,6 +109,9 @@ impl Records {
         self.note_size(key, value, headers);
         let size = self.place(contents);
         let Open { count, body } = &mut self.open;
+        if body.capacity() == 0 {
+            *body = kept(&ROOMS);
+        }
         body.reserve(sized(size));
         write_varint(body, size as i64);
         body.extend_from_slice(&[0, 0]); // no attributes; at the time of the batch
@@ -125,7 +149,8 @@ impl Records {
     /// Begins the next batch.
     fn fill(&mut self) {
         let Open { count, body } = &mut self.open;
-        let (packed, is_packed) = self.packer.packed(body);
+        let packer = self.packer.get_or_insert_with(|| kept(&PACKERS));
+        let (packed, is_packed) = packer.packed(body);
         self.full.push(Full { count: *count, body: packed.into(), is_packed });
         *count = 0;
         body.clear();
@@ -136,8 +161,14 @@ impl Records {
         if self.open.count > 0 {
             self.fill();
         }
-        self.open = Open::default();
-        self.packer = Packer::default();
+        let Open { mut body, .. } = std::mem::take(&mut self.open);
+        body.clear();
+        let bytes = body.capacity();
+        keep(&ROOMS, body, bytes);
+        if let Some(packer) = self.packer.take() {
+            let bytes = packer.room.capacity();
+            keep(&PACKERS, packer, bytes);
+        }
     }
 
     /// Keeps the key of the largest record; of those that are too large, the first.
