@@ -53,6 +53,8 @@ GROUP_EVENTS = 128_000
 REFRESHED = 800
 """The same. At 20,000 events/s of many customers nearly each moves a forecast to be told later. All go with the
 events of a group, where 200 were not enough, and what was left made groups of its own."""
+TOGETHER = 1_500
+"""The same: to fold each poll's few would take a turn of another thread each time, which takes longer than folding."""
 ROOMS = 64
 """Customers of a group whom the core keeps decoded: those who came last. They fit into the processor's cache."""
 SMALL = 256
@@ -215,6 +217,7 @@ class CompiledPartition(Partition):
     customers: CompiledCustomers
     segmenter: CompiledSegmenter
     group_events = GROUP_EVENTS
+    together = TOGETHER
     compiled = True
     plan: bytes
     """What the core applies: see native_plan.py."""

@@ -155,6 +155,8 @@ class Partition:
 
     group_events = GROUP_EVENTS
     group_deadlines = GROUP_DEADLINES
+    together = 1
+    """Events that have to wait for them to be folded while the group before theirs is being written; then all are."""
     compiled = False
     """Whether the compiled core applies events."""
 
@@ -363,7 +365,7 @@ class Partition:
         """Folds what comes into a group, until that can be written: one that waits is worth more as it grows."""
         folded = 0
         while folded < self.group_events and not (self._brimming or self._stopping):
-            if self._batches:
+            if self._batches and (not self._writing or self.waiting >= self.together):
                 self._join()
                 folded += await self._fold(group, self._batches[0])
                 await asyncio.sleep(0)
