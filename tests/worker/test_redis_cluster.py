@@ -75,7 +75,7 @@ def test_moves_count_once_though_a_worker_dies_between_customers_and_counters(si
     lines = shop_lines(8_000)
     wanted = expected(STARTER, site.shares(lines))
     site.produce(lines)
-    doom = {"CHAOS_STEP": SHOWN_ON_A_CLUSTER, "CHAOS_PASSING": "2"}
+    doom = {"CHAOS_STEP": SHOWN_ON_A_CLUSTER, "CHAOS_PASSING": "1"}
     doomed = site.start(module="tests.chaos.failing_worker", environment=doom)
     assert doomed.end() == -signal.SIGKILL
     assert len(site.shown()) > site.counts().get("value", Counter()).total()
