@@ -213,7 +213,8 @@ def labels_of_metrics() -> dict[str, set[str]]:
         for each in vars(metrics).values()
         if isinstance(each, MetricWrapperBase)
     }
-    shown = {family.name: set(family.samples[0].labels) for family in metrics.registry.collect() if family.samples}
+    families = [family for family in metrics.registry.collect() if family.samples]
+    shown = {family.name: set(family.samples[0].labels) - {"le"} for family in families}
     return {name: (shown | own)[name.removesuffix("_total")] for name in METRIC_NAMES}
 
 
