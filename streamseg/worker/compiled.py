@@ -294,13 +294,15 @@ class CompiledPartition(Partition):
         from streamseg_engine import Fetched
 
         first = self._batches[0]
+        if first.done:  # its acknowledgement must not wait for what came later, or under a backlog none would be given
+            return
         parts, acks, size = [], [], 0
         for batch in takewhile(lambda batch: batch.topic == first.topic, self._batches):
             if size >= FOLD_EVENTS or not isinstance(batch.records, Fetched):
                 break
-            parts.append(batch.records.part(batch.done, len(batch.records)) if batch.done else batch.records)
+            parts.append(batch.records)
             acks += batch.acks
-            size += len(batch.records) - batch.done
+            size += len(batch.records)
         if len(parts) < 2:
             return
         for _ in parts:
