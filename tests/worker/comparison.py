@@ -19,6 +19,8 @@ def assert_same(site: Site, wanted: Outcome) -> list[dict[str, Any]]:
 
     Gives the changes as they were published, repeated ones among them.
     """
+    # Events are acknowledged before all is published that time changed up to the last of them.
+    wait_for_equality(site.changes, wanted.changes)
     published = site.published()
     changes = by_version(published)
     assert_equal(changes, wanted.changes)
