@@ -18,6 +18,21 @@ class Figures:
     peak_mb: float
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a whole run took. Seconds by the clock, and of CPU."""
+
+    events: int
+    seconds: float
+    cpu: float
+    peak_mb: float
+
+    def beyond(self, start: Cost) -> Figures:
+        """Figures of what it did more than a run that ended soon: what both take to start drops out."""
+        events = self.events - start.events
+        return figures(events, self.seconds - start.seconds, self.cpu - start.cpu, self.peak_mb)
+
+
 def figures(events: float, seconds: float, cpu: float, peak_mb: float) -> Figures:
     """Figures of so many events."""
     return Figures(events / max(seconds, CLOCK_TICK), events / max(cpu, CLOCK_TICK), peak_mb)

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from benchmarks.figures import Figures, figures
+from benchmarks.figures import Cost
 from benchmarks.peer import Peer, Run
 from benchmarks.processes import cpu_seconds, status_mb, tree
 from benchmarks.worker import progress
@@ -58,23 +58,18 @@ class Watch:
     consumer: AIOKafkaConsumer
     session: ClientSession
 
-    async def figures(self) -> Figures:
-        """From the first event that is seen to be done to the last, committed and with its changes on the topic.
+    async def cost(self) -> Cost:
+        """From the start of the process to the last event, committed and with its changes on the topic.
 
-        How long the last commit let wait does not count, the CPU until then does. What was done when the first
-        change showed does not count either: its share of the changes is taken for its share of the events.
+        How long the last commit let wait does not count, the CPU until then does.
         """
-        first = last = await self._look()
-        while not (first.changes or (first.committed and self.peer.changes is None)):
-            first = last = await self._next(first, last)
-        look = first
+        first = look = last = await self._look()
         while look.committed < self.events or look.waiting:
             look = await self._next(look, last)
             if look.work != last.work:
                 last = look
-        before = first.changes / look.changes if first.changes else first.committed / self.events
         peak = sum(status_mb(pid, "VmHWM") for pid in tree(self.process.pid))
-        return figures(self.events * (1 - before), last.at - first.at, look.cpu - first.cpu, peak)
+        return Cost(self.events, last.at - first.at, look.cpu, peak)
 
     async def _next(self, before: Look, last: Look) -> Look:
         await asyncio.sleep(max(0.0, before.at + LOOK_SECONDS - time.perf_counter()))

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import report
 from benchmarks.comparison import ALWAYS, chosen
 from benchmarks.expected import Expected, Move, expect
-from benchmarks.figures import Figures, ratio
+from benchmarks.figures import Cost, Figures, ratio
 from benchmarks.input import Input, make
 from benchmarks.peer import DEFINITIONS, PEERS
 from benchmarks.peers.rules import Profile, apply, new_profile
@@ -57,6 +57,12 @@ def test_the_table_has_a_row_for_each_name_and_the_last_line_the_medians_of_its_
     assert line["streamseg"] == {"events_per_second": 2_000, "events_per_cpu_second": 4_000, "peak_mb": 31}
     assert set(line) == NAMES
     assert set(report.TITLES) == NAMES | {"decode"} == {*PEERS, "decode", "replay"}
+
+
+def test_what_a_run_takes_to_start_drops_out_of_its_figures() -> None:
+    start, whole = Cost(20_000, 3.5, 2.0, 100), Cost(220_000, 5.5, 3.0, 900)
+
+    assert whole.beyond(start) == Figures(100_000, 200_000, 900)
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
