@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from typing_extensions import Buffer
+
 _Decoded: TypeAlias = tuple[str, str, int, str | None, bytes, bytes | None, int | None, bytes | None, bytes | None]
 _Deadline: TypeAlias = tuple[int, bytes]
 _Gains: TypeAlias = list[tuple[bytes, int, int]]
@@ -78,7 +80,7 @@ class Engine:
 class Fetched(Sequence[FetchedRecord]):
     next_offset: int
     @staticmethod
-    def read(data: bytes, start: int, aborted: Sequence[tuple[int, int]]) -> Fetched | None: ...
+    def read(data: Buffer, start: int, aborted: Sequence[tuple[int, int]]) -> Fetched | None: ...
     @staticmethod
     def joined(parts: Sequence[Fetched]) -> Fetched: ...
     def part(self, start: int, most: int) -> Fetched: ...
@@ -94,6 +96,11 @@ class FetchedRecord:
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> list[tuple[str, bytes | None]]: ...
+
+class Room:
+    def __init__(self, size: int) -> None: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int) -> memoryview: ...
 
 class Replay:
     clock: int

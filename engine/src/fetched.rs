@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
@@ -48,7 +49,7 @@ pub struct Place {
 
 /// What records stand in.
 enum Piece {
-    Sent(Py<PyBytes>),
+    Sent(Arc<PyBuffer<u8>>),
     Unpacked(Arc<Vec<u8>>),
 }
 
@@ -72,21 +73,27 @@ impl<'a> View<'a> {
 }
 
 impl Piece {
-    fn shared(&self, py: Python) -> Piece {
+    fn shared(&self) -> Piece {
         match self {
-            Piece::Sent(data) => Piece::Sent(data.clone_ref(py)),
+            Piece::Sent(data) => Piece::Sent(data.clone()),
             Piece::Unpacked(data) => Piece::Unpacked(data.clone()),
         }
     }
 }
 
 impl Batches {
-    fn piece<'a>(&'a self, py: Python<'a>, piece: u32) -> &'a [u8] {
+    fn piece(&self, piece: u32) -> &[u8] {
         match &self.pieces[piece as usize] {
-            Piece::Sent(data) => data.as_bytes(py),
+            Piece::Sent(data) => bytes(data),
             Piece::Unpacked(data) => data,
         }
     }
+}
+
+/// What stands in a buffer that nobody writes to any more.
+fn bytes(buffer: &PyBuffer<u8>) -> &[u8] {
+    // It is contiguous: read() has looked. Until the buffer is let go of, it stays where it is.
+    unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }
 }
 
 /// A record whose bytes are looked at where they stand.
@@ -111,10 +118,10 @@ impl Fetched {
         self.end - self.start
     }
 
-    pub fn view<'a>(&'a self, py: Python<'a>) -> View<'a> {
+    pub fn view(&self) -> View<'_> {
         let batches = &*self.batches;
         View {
-            pieces: (0..batches.pieces.len() as u32).map(|piece| batches.piece(py, piece)).collect(),
+            pieces: (0..batches.pieces.len() as u32).map(|piece| batches.piece(piece)).collect(),
             places: &batches.places[self.start..self.end],
         }
     }
@@ -122,37 +129,37 @@ impl Fetched {
 
 #[pymethods]
 impl Fetched {
-    /// Reads record batches. `start`: what stands before it was not asked for. `aborted`: producers, and the offsets
+    /// Reads record batches, of any buffer that does not change any more. `start`: what stands before it was not asked for. `aborted`: producers, and the offsets
     /// from which on transactions of theirs were aborted. None if it takes aiokafka to read this, or to say why nobody
     /// can: batches older than version 2, compression other than snappy, a wrong checksum.
     #[staticmethod]
-    fn read(data: &Bound<'_, PyBytes>, start: i64, mut aborted: Vec<(i64, i64)>) -> Option<Fetched> {
+    fn read(data: &Bound<'_, PyAny>, start: i64, mut aborted: Vec<(i64, i64)>) -> PyResult<Option<Fetched>> {
         aborted.sort_by_key(|&(_, first)| first);
+        let buffer = Arc::new(PyBuffer::get(data)?);
+        if !buffer.is_c_contiguous() {
+            return Err(PyValueError::new_err("what was sent does not stand in one piece"));
+        }
         let mut reading = Reading {
-            batches: Batches { pieces: vec![Piece::Sent(data.clone().unbind())], places: vec![] },
+            batches: Batches { pieces: vec![Piece::Sent(buffer.clone())], places: vec![] },
             next: start,
             aborted,
             taken: 0,
             aborting: HashSet::new(),
         };
-        let bytes = data.as_bytes();
-        if bytes.len() < LARGE {
-            reading.read(bytes)?;
-        } else {
-            data.py().detach(|| reading.read(bytes))?;
-        }
+        let sent = bytes(&buffer);
+        let is_read = if sent.len() < LARGE { reading.read(sent) } else { data.py().detach(|| reading.read(sent)) };
         let end = reading.batches.places.len();
-        Some(Fetched { batches: Arc::new(reading.batches), start: 0, end, next_offset: reading.next })
+        Ok(is_read.map(|()| Fetched { batches: Arc::new(reading.batches), start: 0, end, next_offset: reading.next }))
     }
 
     /// Some in one, in their order; the records themselves are not copied. There has to be one at least.
     #[staticmethod]
-    fn joined(py: Python, parts: Vec<PyRef<Fetched>>) -> PyResult<Fetched> {
+    fn joined(parts: Vec<PyRef<Fetched>>) -> PyResult<Fetched> {
         let next_offset = parts.last().ok_or_else(|| PyValueError::new_err("there is nothing to join"))?.next_offset;
         let mut joined = Batches { pieces: vec![], places: vec![] };
         for part in &parts {
             let before = joined.pieces.len() as u32;
-            joined.pieces.extend(part.batches.pieces.iter().map(|piece| piece.shared(py)));
+            joined.pieces.extend(part.batches.pieces.iter().map(|piece| piece.shared()));
             let places = part.batches.places[part.start..part.end].iter();
             joined.places.extend(places.map(|place| Place { piece: before + place.piece, ..*place }));
         }
@@ -195,7 +202,7 @@ impl FetchedRecord {
     }
 
     fn bytes<'py>(&self, py: Python<'py>, span: Span) -> Option<Bound<'py, PyBytes>> {
-        span.of(self.batches.piece(py, self.at().piece)).map(|data| PyBytes::new(py, data))
+        span.of(self.batches.piece(self.at().piece)).map(|data| PyBytes::new(py, data))
     }
 }
 
@@ -226,7 +233,7 @@ impl FetchedRecord {
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        let data = self.at().headers.of(self.batches.piece(py, self.at().piece)).unwrap_or(&[]);
+        let data = self.at().headers.of(self.batches.piece(self.at().piece)).unwrap_or(&[]);
         let mut cursor = Cursor { data, at: 0 };
         let count = cursor.varint().unwrap_or(0);
         for _ in 0..count {

@@ -15,6 +15,7 @@ mod plan;
 mod profile;
 mod records;
 mod replay;
+mod room;
 mod segment;
 mod stale;
 mod state;
@@ -40,6 +41,7 @@ fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<fetched::Fetched>()?;
     m.add_class::<fetched::FetchedRecord>()?;
     m.add_class::<replay::Replay>()?;
+    m.add_class::<room::Room>()?;
     m.add_class::<states::States>()?;
     records::register(m)?;
     event_probe::register(m)

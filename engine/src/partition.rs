@@ -711,7 +711,7 @@ impl Partition {
         let end = records.len()?.min(start + limit);
         let (taken, ended) = match records.cast::<Fetched>() {
             Ok(fetched) => {
-                let (shared, view) = (self.states.clone(), fetched.get().view(py));
+                let (shared, view) = (self.states.clone(), fetched.get().view());
                 self.apart(py, |own| {
                     let mut states = locked(&shared);
                     own.all(start, end, |own, place| {

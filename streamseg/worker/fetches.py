@@ -7,6 +7,7 @@ take-over does. Who reads a changelog of millions needs key, value and offset on
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -15,17 +16,48 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
+
+from streamseg.worker import connection
 
 if TYPE_CHECKING:
     from streamseg_engine import Fetched
 
+_LENGTH = struct.Struct(">i")
+LENGTH_AT = 8
+"""Where a batch says how many bytes follow that."""
+BATCH_HEAD = 61
 
-class SentRecords(fetcher.MemoryRecords):  # type: ignore[misc]
-    """Knows what it was made of."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
+class SentRecords:
+    """What a partition was sent: as aiokafka's parser in C reads it, once somebody asks for that.
+
+    The parser takes nothing but bytes; a large response is looked at where it stands.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
         self.data = data
+        self._parser: Any = None
+
+    def has_next(self) -> bool:
+        """Tell whether a whole batch is left."""
+        if self._parser is None and len(self.data) > BATCH_HEAD:
+            (length,) = _LENGTH.unpack_from(self.data, LENGTH_AT)
+            return bool(len(self.data) >= LENGTH_AT + _LENGTH.size + length)
+        return bool(self._parsed().has_next())
+
+    def next_batch(self) -> Any:
+        """Give the next batch; None if there is no whole one."""
+        return self._parsed().next_batch()
+
+    def size_in_bytes(self) -> int:
+        """Give the size of all."""
+        return len(self.data)
+
+    def _parsed(self) -> Any:
+        if self._parser is None:
+            self._parser = MemoryRecords(bytes(self.data))
+        return self._parser
 
 
 class PlainRecords(fetcher.PartitionRecords):  # type: ignore[misc]
@@ -84,6 +116,8 @@ def give_plain_records(topics: Iterable[str], *, compiled: bool) -> None:
     """Have consumers of this process give plain records of these topics from now on, by the compiled core if told."""
     PlainRecords.topics, PlainRecords.compiled = frozenset(topics), compiled
     fetcher.PartitionRecords, fetcher.FetchResult, fetcher.MemoryRecords = PlainRecords, PlainResult, SentRecords
+    if compiled:
+        connection.copy_nothing()
 
 
 TURN_RECORDS = 4_000

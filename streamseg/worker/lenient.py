@@ -34,6 +34,9 @@ class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 class _LenientRecords(_MemoryRecordsPy):  # type: ignore[misc]
+    def __init__(self, data: bytes | memoryview) -> None:
+        super().__init__(bytes(data))
+
     def next_batch(self) -> Any:
         data = self._next_slice
         batch = super().next_batch()

@@ -59,10 +59,14 @@ def aiokafkas(data: bytes, start: int, aborted: list[tuple[int, int]]) -> tuple[
     return [as_tuple(record) for record in found], found.next_fetch_offset
 
 
-def ours(data: bytes, start: int, aborted: list[tuple[int, int]]) -> tuple[list[tuple[Any, ...]], int]:
+def ours(data: bytes | memoryview, start: int, aborted: list[tuple[int, int]]) -> tuple[list[tuple[Any, ...]], int]:
     found = Fetched.read(data, start, aborted)
     assert found is not None
     return [as_tuple(record) for record in found], found.next_offset
+
+
+def amid_a_response(data: bytes) -> memoryview:
+    return memoryview(b"before" + data + b"behind")[6:-6]
 
 
 @given(st.lists(st.tuples(records, st.sampled_from([0, SNAPPY]), st.sampled_from([0, APPEND_TIME]))), st.data())
@@ -72,7 +76,7 @@ def test_a_fetch_brings_what_aiokafka_reads_from_it(batches: list[Any], data: st
     start = data.draw(st.integers(95, 99 + len(batches[0][0]) if batches else 95))  # a fetch begins with its batch
     assert ours(sent, start, []) == aiokafkas(sent, start, [])
     cut = sent[: data.draw(st.integers(0, len(sent)))]
-    assert ours(cut, start, []) == aiokafkas(cut, start, [])
+    assert ours(amid_a_response(cut), start, []) == aiokafkas(cut, start, [])
 
 
 @given(st.lists(st.tuples(st.sampled_from("tno"), st.sampled_from([7, 8]), st.booleans()), max_size=12), st.data())
