@@ -85,7 +85,10 @@ class Frames(asyncio.BufferedProtocol):
         while self._end - self._start >= _SIZE.size:
             (size,) = _SIZE.unpack_from(self._stage, self._start)
             start, end = self._start + _SIZE.size, self._start + _SIZE.size + size
-            if end <= self._end:
+            if size < 0:
+                self._lose(ConnectionError(f"a frame of {size} bytes: whoever answers is no Kafka broker"))
+                self._end = self._start
+            elif end <= self._end:
                 self._whole.append(bytes(self._stage[start:end]))
                 self._start = end
             elif size >= LARGE_BYTES:

@@ -121,6 +121,14 @@ def test_whoever_waits_for_a_frame_amid_which_the_connection_ends_is_told(lose: 
     asyncio.run(wait())
 
 
+def test_whoever_is_no_broker_is_not_listened_to() -> None:
+    frames = Frames(Told(), bytearray)
+    receive(frames, sent([b"whole"]) + b"\xff\xff\xff\x00 and more", 1_000)
+    assert at_once(frames.next()) == b"whole"
+    with pytest.raises(ConnectionError, match="a frame of -256 bytes"):
+        at_once(frames.next())
+
+
 def test_the_protocol_of_aiokafka_hears_of_all_else() -> None:
     told = Told()
     frames = Frames(told, bytearray)
