@@ -23,10 +23,10 @@ from streamseg.worker import connection
 if TYPE_CHECKING:
     from streamseg_engine import Fetched
 
-_LENGTH = struct.Struct(">i")
-LENGTH_AT = 8
-"""Where a batch says how many bytes follow that."""
+_BEGINNING = struct.Struct(">qi")
+"""Of a batch: its first offset, and how many bytes follow."""
 BATCH_HEAD = 61
+"""Bytes of a batch without records. In less there is none, or an old one."""
 
 
 class SentRecords:
@@ -42,8 +42,8 @@ class SentRecords:
     def has_next(self) -> bool:
         """Tell whether a whole batch is left."""
         if self._parser is None and len(self.data) > BATCH_HEAD:
-            (length,) = _LENGTH.unpack_from(self.data, LENGTH_AT)
-            return bool(len(self.data) >= LENGTH_AT + _LENGTH.size + length)
+            _, length = _BEGINNING.unpack_from(self.data)
+            return bool(len(self.data) >= _BEGINNING.size + length)
         return bool(self._parsed().has_next())
 
     def next_batch(self) -> Any:
