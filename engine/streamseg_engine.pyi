@@ -1,10 +1,11 @@
 # What streamseg's worker and replay do for every event, without Python. The functions' docstrings are in engine/src.
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from typing_extensions import Buffer
 
+_T = TypeVar("_T")
 _Decoded: TypeAlias = tuple[str, str, int, str | None, bytes, bytes | None, int | None, bytes | None, bytes | None]
 _Deadline: TypeAlias = tuple[int, bytes]
 _Gains: TypeAlias = list[tuple[bytes, int, int]]
@@ -45,8 +46,8 @@ class Engine:
     def drop_all(self) -> None: ...
     def fold(
         self, records: Sequence[Any], start: int, limit: int, topic: str, latest: int | None, since: float, offset: int
-    ) -> tuple[
-        int, Literal["events", "python", "brimming", "deadline"], _Deadline | None, list[tuple[str, str, int]]
+    ) -> Work[
+        tuple[int, Literal["events", "python", "brimming", "deadline"], _Deadline | None, list[tuple[str, str, int]]]
     ]: ...
     def advance(self, now: int, limit: int | None) -> tuple[Literal["done", "left", "deadline"], _Deadline | None]: ...
     def queue(self, customer: bytes, wake: int) -> None: ...
@@ -57,25 +58,37 @@ class Engine:
     def due(self, before: float, most: int) -> int: ...
     def show_due(
         self, before: float, limit: int, at_once: int
-    ) -> tuple[list[tuple[bytes, int, list[str]]], Records, list[bytes]]: ...
+    ) -> Work[tuple[list[tuple[bytes, int, list[str]]], Records, list[bytes]]]: ...
     def take_late(self) -> list[int]: ...
     def take_changed(self) -> list[tuple[int, int, int, bool, int]]: ...
     def complete(
-        self, large: int, at_once: int, told: Records | None = None
-    ) -> tuple[
-        Records,
-        Records,
-        Records,
-        list[tuple[bytes, int, list[str], list[int]]],
-        list[tuple[bytes, int, str]],
-        dict[bytes, bytes],
-        _Gains,
-        int,
-        int,
+        self, large: int, at_once: int, told: Records | None, is_all: bool
+    ) -> Work[
+        tuple[
+            Records,
+            Records,
+            Records,
+            list[tuple[bytes, int, list[str], list[int]]],
+            list[tuple[bytes, int, str]],
+            dict[bytes, bytes],
+            _Gains,
+            int,
+            int,
+        ]
     ]: ...
     def refresh(
         self, customers: list[bytes], told: bool, at_once: int
     ) -> tuple[list[tuple[bytes, int, list[str]]], Records | None, list[bytes]]: ...
+
+class Work(Generic[_T]):
+    def __call__(self) -> _T: ...
+
+class Threads:
+    def __init__(self, count: int) -> None: ...
+    def fileno(self) -> int: ...
+    def start(self, number: int, work: Work[Any]) -> None: ...
+    def finished(self) -> list[int]: ...
+    def close(self) -> None: ...
 
 class Fetched(Sequence[FetchedRecord]):
     next_offset: int

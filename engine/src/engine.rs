@@ -1,21 +1,47 @@
 //! The class of Python around one partition's customers: one thread folds, and others may look.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::MutexExt;
 use pyo3::types::{PyBytes, PyTuple};
 
-use crate::partition::{Due, Folded, Gain, Partition, Setup};
+use crate::fetched::Fetched;
+use crate::partition::{Completed, Due, Folded, Gain, Given, Partition, Setup, Showing};
 use crate::records::Records;
+use crate::states::States;
+use crate::work::Work;
 
-/// Its functions are those of Partition. Who calls one while another runs waits, and keeps nobody from Python.
+/// Its functions are those of Partition; what takes long is given as work. Who calls one while another runs waits, and
+/// keeps nobody from Python.
 #[pyclass(frozen)]
-pub struct Engine(Mutex<Partition>);
+pub struct Engine {
+    partition: Arc<Mutex<Partition>>,
+    /// Whether all it does needs Python, which has the states.
+    is_attached: bool,
+}
 
 impl Engine {
     fn own(&self, py: Python) -> MutexGuard<'_, Partition> {
-        self.0.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+        self.partition.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Work on the partition, and what is made of it for Python; it is done already if it needs Python.
+    fn work<T: Send + 'static>(
+        &self,
+        py: Python,
+        work: impl FnOnce(&mut Partition) -> PyResult<T> + Send + 'static,
+        give: impl FnOnce(Python, T) -> PyResult<Py<PyAny>> + Send + 'static,
+    ) -> PyResult<Work> {
+        if self.is_attached {
+            let made = work(&mut self.own(py))?;
+            return Ok(Work::done(give(py, made)?));
+        }
+        let partition = self.partition.clone();
+        Ok(Work::new(
+            move || work(&mut partition.lock().unwrap_or_else(PoisonError::into_inner)),
+            |py, made| give(py, made?),
+        ))
     }
 }
 
@@ -53,7 +79,8 @@ impl Engine {
             rooms,
             small,
         };
-        Ok(Engine(Mutex::new(Partition::new(plan, states, setup)?)))
+        let is_attached = !states.is_instance_of::<States>();
+        Ok(Engine { partition: Arc::new(Mutex::new(Partition::new(plan, states, setup)?)), is_attached })
     }
 
     #[getter]
@@ -115,18 +142,27 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn fold<'py>(
+    fn fold(
         &self,
-        py: Python<'py>,
-        records: &Bound<'py, PyAny>,
+        py: Python,
+        records: &Bound<PyAny>,
         start: usize,
         limit: usize,
-        topic: &str,
+        topic: String,
         latest: Option<i64>,
         since: f64,
         offset: i64,
-    ) -> PyResult<Folded<'py>> {
-        self.own(py).fold(py, records, start, limit, topic, latest, since, offset)
+    ) -> PyResult<Work> {
+        let given = Given { topic, latest, since, offset };
+        let Ok(fetched) = records.cast::<Fetched>() else {
+            return Ok(Work::done(self.own(py).fold_objects(records, start, limit, &given)?.given(py)?));
+        };
+        let fetched = fetched.clone().unbind();
+        self.work(
+            py,
+            move |own| Ok((own.fold(&fetched.get().view(), start, limit, &given)?, fetched)), // let go of amid Python
+            |py, (folded, _): (Folded, _)| folded.given(py),
+        )
     }
 
     fn advance<'py>(
@@ -162,14 +198,8 @@ impl Engine {
         self.own(py).due(before, most)
     }
 
-    fn show_due<'py>(
-        &self,
-        py: Python<'py>,
-        before: f64,
-        limit: usize,
-        at_once: usize,
-    ) -> PyResult<Bound<'py, PyTuple>> {
-        self.own(py).show_due(py, before, limit, at_once)
+    fn show_due(&self, py: Python, before: f64, limit: usize, at_once: usize) -> PyResult<Work> {
+        self.work(py, move |own| own.show_due(before, limit, at_once), |py, showing: Showing| showing.given(py))
     }
 
     fn take_late(&self, py: Python) -> Vec<i64> {
@@ -180,15 +210,24 @@ impl Engine {
         self.own(py).take_changed()
     }
 
-    #[pyo3(signature = (large, at_once, told = None))]
-    fn complete<'py>(
+    /// Takes the assignments that were `told` before out of there.
+    fn complete(
         &self,
-        py: Python<'py>,
+        py: Python,
         large: usize,
         at_once: usize,
-        told: Option<&Bound<'py, Records>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
-        self.own(py).complete(py, large, at_once, told)
+        told: Option<&Bound<Records>>,
+        is_all: bool,
+    ) -> PyResult<Work> {
+        let mut current = self.own(py).records();
+        if let Some(told) = told {
+            std::mem::swap(&mut current, &mut told.borrow_mut());
+        }
+        self.work(
+            py,
+            move |own| own.complete(current, large, at_once, is_all),
+            |py, completed: Completed| completed.given(py),
+        )
     }
 
     fn refresh<'py>(
@@ -197,7 +236,7 @@ impl Engine {
         customers: Vec<Bound<'py, PyBytes>>,
         told: bool,
         at_once: usize,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    ) -> PyResult<Py<PyAny>> {
         self.own(py).refresh(py, customers, told, at_once)
     }
 }

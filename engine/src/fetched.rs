@@ -65,6 +65,10 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
     pub fn raw(&self, place: usize) -> Raw<'a> {
         let at = &self.places[place];
         let piece = self.pieces[at.piece as usize];

@@ -23,6 +23,7 @@ mod states;
 mod time;
 mod value;
 mod wire;
+mod work;
 
 use mimalloc::MiMalloc;
 use pyo3::prelude::*;
@@ -43,6 +44,8 @@ fn streamseg_engine(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<replay::Replay>()?;
     m.add_class::<room::Room>()?;
     m.add_class::<states::States>()?;
+    m.add_class::<work::Threads>()?;
+    m.add_class::<work::Work>()?;
     records::register(m)?;
     event_probe::register(m)
 }

@@ -16,7 +16,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 use crate::census::Gains;
 use crate::deadline::Deadlines;
 use crate::event::{decode, digest, Event, Settings};
-use crate::fetched::{Fetched, Raw};
+use crate::fetched::{Raw, View};
 use crate::group::{Counting, Group};
 use crate::message::{change_data, push_change, put_current, put_entry, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
@@ -58,8 +58,23 @@ pub type Gain<'py> = (Bound<'py, PyBytes>, i64, i64);
 /// A deadline and its customer.
 pub type Due<'py> = (i64, Bound<'py, PyBytes>);
 
-/// How many events were folded, how that ended, its deadline, and the events by class and result.
-pub type Folded<'py> = (usize, &'static str, Option<Due<'py>>, Vec<(String, &'static str, u64)>);
+/// What a fold comes to.
+pub struct Folded {
+    taken: usize,
+    how: &'static str,
+    /// A deadline that is for Python, and whose.
+    deadline: Option<(i64, Vec<u8>)>,
+    counts: Counts,
+}
+
+impl Folded {
+    /// How many events were folded, how that ended ("events", "python", "brimming" or "deadline"), the deadline, and
+    /// the events by class and result.
+    pub fn given(self, py: Python) -> PyResult<Py<PyAny>> {
+        let deadline = self.deadline.map(|(due, key)| (due, PyBytes::new(py, &key)));
+        Ok((self.taken, self.how, deadline, self.counts.0).into_pyobject(py)?.into_any().unbind())
+    }
+}
 
 /// What was found of a stored state.
 enum Stored {
@@ -70,7 +85,7 @@ enum Stored {
 }
 
 /// What a group comes to.
-struct Completed {
+pub struct Completed {
     states: Records,
     changes: Records,
     current: Records,
@@ -84,6 +99,29 @@ struct Completed {
     new: usize,
     /// How many states are large.
     large: usize,
+}
+
+impl Completed {
+    /// State records, changes, assignments (each as Records), pieces for Redis of what events caused (with the instants
+    /// of these events), entries for Redis of what time alone did, states to keep, gains of the census, new customers,
+    /// and how many states are large.
+    pub fn given(self, py: Python) -> PyResult<Py<PyAny>> {
+        let Completed { states, changes, current, caused, entries, kept, gains, new, large } = self;
+        let pieces = PyList::empty(py);
+        for ((packed, elements, customers), instants) in caused {
+            pieces.append((PyBytes::new(py, &packed), elements, customers, instants))?;
+        }
+        let list = PyList::empty(py);
+        for (packed, elements, customer) in entries {
+            list.append((PyBytes::new(py, &packed), elements, customer))?;
+        }
+        let dict = PyDict::new(py);
+        for (key, data) in kept {
+            dict.set_item(PyBytes::new(py, &key), PyBytes::new(py, &data))?;
+        }
+        let given = (states, changes, current, pieces, list, dict, gains.list(py), new, large);
+        Ok(given.into_pyobject(py)?.into_any().unbind())
+    }
 }
 
 /// Why a fold ended.
@@ -412,13 +450,8 @@ impl Partition {
     }
 
     /// Takes a record that is an object.
-    fn object(
-        &mut self,
-        py: Python,
-        record: &Bound<PyAny>,
-        given: &Given,
-        counts: &mut Counts,
-    ) -> PyResult<Option<End>> {
+    fn object(&mut self, record: &Bound<PyAny>, given: &Given, counts: &mut Counts) -> PyResult<Option<End>> {
+        let py = record.py();
         let value = record.getattr(intern!(py, "value"))?;
         let key = if self.setup.by_key { Some(record.getattr(intern!(py, "key"))?) } else { None };
         let raw = Raw {
@@ -477,7 +510,7 @@ impl Partition {
         };
         let class = class_of(event.kind);
         if let Some(place) = known {
-            if offset <= self.group.profile(place).offset(given.topic) {
+            if offset <= self.group.profile(place).offset(&given.topic) {
                 self.clock = self.clock.max(event.time);
                 counts.add(class, "replayed");
                 return Ok(None);
@@ -495,7 +528,7 @@ impl Partition {
                     self.stale.note(slot.number, given.since, given.offset);
                 }
                 if result != "duplicate" {
-                    profile.applied(given.topic, offset, &mut self.positions);
+                    profile.applied(&given.topic, offset, &mut self.positions);
                 }
                 counts.add(class, result);
             }
@@ -505,11 +538,11 @@ impl Partition {
 }
 
 /// What is the same for all events of a fold.
-struct Given<'a> {
-    topic: &'a str,
-    latest: Option<i64>,
-    since: f64,
-    offset: i64,
+pub struct Given {
+    pub topic: String,
+    pub latest: Option<i64>,
+    pub since: f64,
+    pub offset: i64,
 }
 
 /// Events by the class of their type and what became of them.
@@ -692,47 +725,45 @@ impl Partition {
         self.stale = Stale::default();
     }
 
-    /// Folds events from `start` on, at most `limit`; returns how many it took, how that ended ("events", "python",
-    /// "brimming" or "deadline"), the deadline, and the events by class and result.
-    #[allow(clippy::too_many_arguments)]
-    pub fn fold<'py>(
+    /// Folds events from `start` on, at most `limit`.
+    pub fn fold(&mut self, records: &View, start: usize, limit: usize, given: &Given) -> PyResult<Folded> {
+        let (end, mut counts) = (records.len().min(start + limit), Counts::default());
+        let shared = self.states.clone();
+        let mut states = locked(&shared);
+        let (taken, ended) = self.all(start, end, |own, place| {
+            if (place - start) % AHEAD == 0 {
+                let next = (place..end.min(place + AHEAD)).filter_map(|place| records.raw(place).key);
+                own.warm(&states, states.likely(next));
+            }
+            own.one(&mut states, &records.raw(place), given, &mut counts)
+        })?;
+        Ok(self.folded(&states, taken, ended, counts))
+    }
+
+    /// The same of records that are objects.
+    pub fn fold_objects(
         &mut self,
-        py: Python<'py>,
-        records: &Bound<'py, PyAny>,
+        records: &Bound<PyAny>,
         start: usize,
         limit: usize,
-        topic: &str,
-        latest: Option<i64>,
-        since: f64,
-        offset: i64,
-    ) -> PyResult<Folded<'py>> {
-        let given = Given { topic, latest, since, offset };
-        let mut counts = Counts::default();
-        let end = records.len()?.min(start + limit);
-        let (taken, ended) = match records.cast::<Fetched>() {
-            Ok(fetched) => {
-                let (shared, view) = (self.states.clone(), fetched.get().view());
-                self.apart(py, |own| {
-                    let mut states = locked(&shared);
-                    own.all(start, end, |own, place| {
-                        if (place - start) % AHEAD == 0 {
-                            let next = (place..end.min(place + AHEAD)).filter_map(|place| view.raw(place).key);
-                            own.warm(&states, states.likely(next));
-                        }
-                        own.one(&mut states, &view.raw(place), &given, &mut counts)
-                    })
-                })?
-            }
-            Err(_) => {
-                self.all(start, end, |own, place| own.object(py, &records.get_item(place)?, &given, &mut counts))?
-            }
+        given: &Given,
+    ) -> PyResult<Folded> {
+        let (end, mut counts) = (records.len()?.min(start + limit), Counts::default());
+        let (taken, ended) =
+            self.all(start, end, |own, place| own.object(&records.get_item(place)?, given, &mut counts))?;
+        let shared = self.states.clone();
+        let folded = self.folded(&locked(&shared), taken, ended, counts);
+        Ok(folded)
+    }
+
+    fn folded(&self, states: &Table, taken: usize, ended: Option<End>, counts: Counts) -> Folded {
+        let (how, deadline) = match ended {
+            Some(End::Python) => ("python", None),
+            Some(End::Deadline(due, number)) => ("deadline", Some((due, states.key(number).to_vec()))),
+            None if self.brimming && taken > 0 => ("brimming", None),
+            None => ("events", None),
         };
-        Ok(match ended {
-            Some(End::Python) => (taken, "python", None, counts.0),
-            Some(End::Deadline(due, number)) => (taken, "deadline", Some((due, self.key(py, number))), counts.0),
-            None if self.brimming && taken > 0 => (taken, "brimming", None, counts.0),
-            None => (taken, "events", None, counts.0),
-        })
+        Folded { taken, how, deadline, counts }
     }
 
     /// Moves the clock to `now` and fires deadlines up to it, at most `limit`; "done", "left", or "deadline" with it.
@@ -830,32 +861,23 @@ impl Partition {
     }
 
     /// Shows customers who are not told of since `before` or longer, at most `limit`, the oldest first; they count as
-    /// told. See `Showing` for what it gives.
-    pub fn show_due<'py>(
-        &mut self,
-        py: Python<'py>,
-        before: f64,
-        limit: usize,
-        at_once: usize,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    /// told.
+    pub fn show_due(&mut self, before: f64, limit: usize, at_once: usize) -> PyResult<Showing> {
+        let mut showing = self.showing(at_once, true);
         let shared = self.states.clone();
-        let showing = self.apart(py, |own| -> PyResult<Showing> {
-            let mut showing = own.showing(at_once, true);
-            let (mut states, mut key) = (locked(&shared), vec![]);
-            for place in 0..limit {
-                let Some(number) = own.stale.take(before) else { break };
-                if place % AHEAD == 0 {
-                    own.warm(&states, iter::once(number).chain(own.stale.next().take(AHEAD - 1)));
-                }
-                key.clear();
-                key.extend_from_slice(states.key(number));
-                if !own.show_as_is(&mut states, Some(number), &key, &mut showing)? {
-                    own.let_go(&mut states, number);
-                }
+        let (mut states, mut key) = (locked(&shared), vec![]);
+        for place in 0..limit {
+            let Some(number) = self.stale.take(before) else { break };
+            if place % AHEAD == 0 {
+                self.warm(&states, iter::once(number).chain(self.stale.next().take(AHEAD - 1)));
             }
-            Ok(showing)
-        })?;
-        showing.given(py)
+            key.clear();
+            key.extend_from_slice(states.key(number));
+            if !self.show_as_is(&mut states, Some(number), &key, &mut showing)? {
+                self.let_go(&mut states, number);
+            }
+        }
+        Ok(showing)
     }
 
     // Out
@@ -873,38 +895,21 @@ impl Partition {
             .collect()
     }
 
-    /// What the group comes to: state records, changes, assignments (each as Records), pieces for Redis of what events
-    /// caused (at most `at_once` customers each, with the instants of these events), entries for Redis of what time
-    /// alone did, states to keep, gains of the census, new customers, and how many states are above `large` bytes.
-    /// Assignments that were `told` before come first; they are taken out of there.
-    #[allow(clippy::type_complexity)]
-    pub fn complete<'py>(
-        &mut self,
-        py: Python<'py>,
-        large: usize,
-        at_once: usize,
-        told: Option<&Bound<'py, Records>>,
-    ) -> PyResult<Bound<'py, PyTuple>> {
-        let mut current = self.setup.records();
-        if let Some(told) = told {
-            std::mem::swap(&mut current, &mut told.borrow_mut());
-        }
+    /// Room for what is to be appended.
+    pub fn records(&self) -> Records {
+        self.setup.records()
+    }
+
+    /// What the group comes to, and assignments that were told before, which come first. A piece for Redis is of
+    /// `at_once` customers at most; a state above `large` bytes counts as large. `is_all`: nothing more is added to it.
+    pub fn complete(&mut self, current: Records, large: usize, at_once: usize, is_all: bool) -> PyResult<Completed> {
         let shared = self.states.clone();
-        let Completed { states, changes, current, caused, entries, kept, gains, new, large } =
-            self.apart(py, |own| own.completed(&mut locked(&shared), current, large, at_once))?;
-        let pieces = PyList::empty(py);
-        for ((packed, elements, customers), instants) in caused {
-            pieces.append((PyBytes::new(py, &packed), elements, customers, instants))?;
+        let mut completed = self.completed(&mut locked(&shared), current, large, at_once)?;
+        if is_all {
+            let Completed { states, changes, current, .. } = &mut completed;
+            [states, changes, current].into_iter().for_each(Records::finish);
         }
-        let list = PyList::empty(py);
-        for (packed, elements, customer) in entries {
-            list.append((PyBytes::new(py, &packed), elements, customer))?;
-        }
-        let dict = PyDict::new(py);
-        for (key, data) in kept {
-            dict.set_item(PyBytes::new(py, &key), PyBytes::new(py, &data))?;
-        }
-        (states, changes, current, pieces, list, dict, gains.list(py), new, large).into_pyobject(py)
+        Ok(completed)
     }
 
     /// Shows customers as they are; what is `told` goes to the topic of assignments, too. See `Showing`.
@@ -914,7 +919,7 @@ impl Partition {
         customers: Vec<Bound<'py, PyBytes>>,
         told: bool,
         at_once: usize,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    ) -> PyResult<Py<PyAny>> {
         let shared = self.states.clone();
         let mut showing = self.showing(at_once, told);
         for customer in customers {
@@ -930,7 +935,7 @@ impl Partition {
 type Piece = (Vec<u8>, usize, Vec<String>);
 
 /// What is shown of customers as they are.
-struct Showing {
+pub struct Showing {
     /// Entries for Redis, one after another, and whose they are: at most `at_once` in a piece.
     pieces: Vec<Piece>,
     at_once: usize,
@@ -955,13 +960,13 @@ impl Showing {
     }
 
     /// Pieces for Redis, assignments as Records, and whom Python has to tell of.
-    fn given<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    pub fn given(self, py: Python) -> PyResult<Py<PyAny>> {
         let pieces = PyList::empty(py);
         for (data, elements, customers) in &self.pieces {
             pieces.append((PyBytes::new(py, data), elements, customers))?;
         }
         let left = PyList::new(py, self.left.iter().map(|key| PyBytes::new(py, key)))?;
-        (pieces, self.current, left).into_pyobject(py)
+        Ok((pieces, self.current, left).into_pyobject(py)?.into_any().unbind())
     }
 }
 

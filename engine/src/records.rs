@@ -156,8 +156,8 @@ impl Records {
         body.clear();
     }
 
-    /// Ends the last batch.
-    fn finish(&mut self) {
+    /// Ends the last batch. What is added after all begins another one.
+    pub fn finish(&mut self) {
         if self.open.count > 0 {
             self.fill();
         }
@@ -227,11 +227,9 @@ impl Records {
             "snappy" => false,
             other => return Err(PyValueError::new_err(format!("no compression of this name: {other}"))),
         };
-        let full = py.detach(|| {
-            self.finish();
-            std::mem::take(&mut self.full)
-        });
-        full.into_iter()
+        self.finish();
+        std::mem::take(&mut self.full)
+            .into_iter()
             .map(|batch| if is_plain && batch.is_packed { batch.unpacked() } else { Ok(batch) })
             .map(|batch| batch.and_then(|batch| Ok((batch.count, batch.sealed(py, timestamp_ms)?))))
             .collect()

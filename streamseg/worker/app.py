@@ -109,7 +109,7 @@ class ShellApp(faust.App):
         self.lease = Lease(settings.session_seconds)
         super().__init__(settings.group, **_faust_settings(settings))
         self._threads = Threads()
-        log = Log(self._aiokafka_producer, settings.max_record_bytes, self._threads)
+        log = Log(self._aiokafka_producer, settings.max_record_bytes)
         self.shell = Shell(self.readings, log, self, self._threads)
 
     def client(self, kind: type[Any], **settings: Any) -> Any:

@@ -21,6 +21,7 @@ from streamseg.core.tile import NEVER
 from streamseg.core.units import Instant
 from streamseg.formats import state as records
 from streamseg.formats.state import MAX_STATE_BYTES, Sent, State
+from streamseg.worker.apart import Work
 from streamseg.worker.customers import Customers
 from streamseg.worker.log import BATCH_BYTES
 from streamseg.worker.partition import (
@@ -268,7 +269,7 @@ class CompiledPartition(Partition):
     async def _show_stale(self, group: Group, before: float) -> bool:
         engine = self.customers.engine
         is_long = engine.due(before, REFRESHED) >= APART_EVENTS
-        self._take_shown(group, await self._done(is_long, engine.show_due, before, REFRESHED, LATER), told=True)
+        self._take_shown(group, await self._done(is_long, engine.show_due(before, REFRESHED, LATER)), told=True)
         return bool(group.pieces)
 
     def _unforeseen(self) -> int | None:
@@ -309,11 +310,11 @@ class CompiledPartition(Partition):
             self._batches.popleft()
         self._batches.appendleft(Batch(first.topic, Fetched.joined(parts), acks))
 
-    async def _done(self, is_long: bool, work: Callable[..., T], *arguments: object) -> T:
+    async def _done(self, is_long: bool, work: Work[T]) -> T:
         """Has the core do something, by another thread if it takes long."""
         if is_long and self._goes_apart:
-            return await self._shell.apart(work, *arguments)
-        return work(*arguments)
+            return await self._shell.apart(work)
+        return work()
 
     async def _fold_events(
         self, group: Group, batch: Batch, latest: Instant | None, tally: Tally, counts: Counter[Taken]
@@ -327,7 +328,8 @@ class CompiledPartition(Partition):
                 continue
             engine = self.customers.engine
             taken, how, deadline, results = await self._done(
-                end - place >= APART_EVENTS, engine.fold, events, place, end - place, topic, latest, *self._mark
+                end - place >= APART_EVENTS,
+                engine.fold(events, place, end - place, topic, latest, *self._mark),
             )
             place += taken
             tally.accept(taken)
@@ -347,8 +349,9 @@ class CompiledPartition(Partition):
     async def _complete(self, group: Group) -> None:
         await super()._complete(group)
         customers, engine = self.customers, self.customers.engine
+        is_all = not (group.states or group.changes or group.current)
         states, changes, current, pieces, entries, kept, gains, new, large = await self._done(
-            engine.touched >= APART_EVENTS, engine.complete, MAX_STATE_BYTES, SOON, group.told
+            engine.touched >= APART_EVENTS, engine.complete(MAX_STATE_BYTES, SOON, group.told, is_all)
         )
         customers.kept(kept)
         customers.gain(gains, new)

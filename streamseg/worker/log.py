@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from streamseg.core.errors import StreamsegError
-from streamseg.worker.apart import Apart, here
 
 if TYPE_CHECKING:  # the compiled core may be absent; then nobody has its records
     from streamseg_engine import Records
@@ -30,8 +29,6 @@ HEADER_OVERHEAD = 12
 MOST_HEADERS = 4_096
 """More than what the headers of any record of ours have together."""
 
-APART_RECORDS = 2_000
-"""So many records of the compiled core are batches for another thread to compress."""
 NATIVE_COMPRESSIONS: dict[str | None, Literal["none", "snappy"]] = {None: "none", "snappy": "snappy"}
 """What aiokafka's producer and the compiled core call the compressions that the latter has."""
 
@@ -47,10 +44,9 @@ class RecordTooLargeError(LogError):
 class Log:
     """Appends to topics; what is appended to one partition keeps the order of the calls."""
 
-    def __init__(self, producer: Callable[[], Any], max_record_bytes: int, apart: Apart = here) -> None:
+    def __init__(self, producer: Callable[[], Any], max_record_bytes: int) -> None:
         self._producer = producer
         self._max_record_bytes = max_record_bytes
-        self._apart = apart
         self._turns: defaultdict[tuple[str, int], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def append(self, topic: str, partition: int, items: Sequence[Item] | Records) -> Awaitable[int]:
@@ -65,7 +61,7 @@ class Log:
         self._check_sizes(topic, items)
         queued: list[tuple[Awaitable[Any], int]] = []
         async with self._turns[topic, partition]:
-            for batch in await self._batches(items):
+            for batch in self._batches(items):
                 count = batch.record_count()
                 queued.append((await self._send(batch, topic, partition), count))
         return asyncio.ensure_future(_last_offset(topic, partition, queued))
@@ -86,7 +82,7 @@ class Log:
             if size > limit:
                 raise _too_large(topic, size, limit, key or b"")
 
-    async def _batches(self, items: Sequence[Item] | Records) -> Sequence[Any]:
+    def _batches(self, items: Sequence[Item] | Records) -> Sequence[Any]:
         producer = self._producer()
         now = int(time.time() * 1000)
         if isinstance(items, Sequence):
@@ -97,9 +93,7 @@ class Log:
             return self._filled(producer, items.items(), now)
         from streamseg.worker.sealed import sealed_batches
 
-        if len(items) < APART_RECORDS:
-            return sealed_batches(items, now, compression)
-        return await self._apart(sealed_batches, items, now, compression)
+        return sealed_batches(items, now, compression)
 
     def _filled(self, producer: Any, items: Sequence[Item], now: int) -> list[Any]:
         """Fill batches up to the producer's batch size; a record that is larger gets a batch of its own."""

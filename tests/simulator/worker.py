@@ -21,6 +21,7 @@ from faust.types import TP
 from streamseg.core.definitions import Definitions
 from streamseg.core.units import Instant
 from streamseg.engine import Engine
+from streamseg.worker.apart import Work
 from streamseg.worker.app import ShellApp
 from streamseg.worker.batches import BatchConsumer, RecordBatch
 from streamseg.worker.failure import fatal
@@ -153,10 +154,10 @@ class SimulatedProducer:
         return self._broker.send(self._worker, (topic, partition), batch)
 
 
-async def apart(work: Callable[..., T], *arguments: object) -> T:
+async def apart(work: Work[T]) -> T:
     """Does work while others have a turn."""
     await asyncio.sleep(0)
-    return work(*arguments)
+    return work()
 
 
 class SimulatedShell(Shell):
