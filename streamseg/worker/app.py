@@ -29,6 +29,7 @@ from streamseg.worker.batches import (
     RecordBatch,
 )
 from streamseg.worker.failure import die, fatal
+from streamseg.worker.fetches import give_plain_records
 from streamseg.worker.lease import KickedOutError, Lease, unsent
 from streamseg.worker.log import BATCH_BYTES, Log
 from streamseg.worker.owner import Owner
@@ -107,6 +108,8 @@ class ShellApp(faust.App):
         self.recovered = 0
         """Changelog records that came through Faust's own recovery, not in bulk."""
         self.lease = Lease(settings.session_seconds)
+        # Before any client has a connection: the producer's comes first.
+        give_plain_records(self.readings.topics, compiled=settings.compiled)
         super().__init__(settings.group, **_faust_settings(settings))
         self._threads = Threads()
         log = Log(self._aiokafka_producer, settings.max_record_bytes)

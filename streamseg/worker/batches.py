@@ -15,7 +15,6 @@ from faust.transport.drivers import aiokafka as driver
 from faust.transport.utils import DefaultSchedulingStrategy
 from mode.services import WaitResults
 
-from streamseg.worker.fetches import give_plain_records
 from streamseg.worker.lease import hold_without, watch_membership
 from streamseg.worker.lenient import read_any_header_name
 from streamseg.worker.reading import Reading, Readings, StuckError
@@ -112,8 +111,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
-        app: Any = self.app
-        give_plain_records(app.readings.topics, compiled=app.settings.compiled)
         # An event of an aborted transaction never happened.
         consumer._isolation_level = "read_committed"
         return consumer
