@@ -14,8 +14,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -26,16 +27,22 @@ from benchmarks.changelog import MODELS, fill, make_models
 from benchmarks.feed import Load
 from benchmarks.peer import DEFINITIONS
 from benchmarks.processes import warn_if_busy
-from benchmarks.samples import summary
+from benchmarks.samples import Sample, summary
 from benchmarks.traffic import Traffic
-from benchmarks.trial import Running, look_for, telling_of_hashes
+from benchmarks.trial import Running, Trial, look_for, telling_of_hashes
 from benchmarks.worker import Setup, Worker, drained, progress, running, wait_until_ready
 from benchmarks.writer import append
 from streamseg import services
 
 RATES = (1_000.0, 10_000.0, 50_000.0)
 SHARE = 0.5
-"""Of the maximum: the last rate."""
+"""Of a maximum: the last rates."""
+STEPS = 4
+"""Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
+TRIED_SECONDS, TRIED_WARM_UP = 6.0, 2.0
+LATE_US = 500_000
+"""Who keeps up is no later than this at the end: the median of the last second."""
+SAID = {"sustained": "what it sustains", "drained": "what it drains", "given": "what was given"}
 KINDS = {"changes": "on `segment-changes`", "redis": "in Redis"}
 SHOWN = ("p50", "p99", "p99.9", "max")
 Figures = dict[str, Any]
@@ -54,21 +61,47 @@ class Plan:
     backlog: int
     """Events to drain, for the maximum."""
     rate: float | None = None
-    """The maximum, if it is known; in events a second."""
+    """A maximum, in events a second, if none shall be measured."""
 
 
 def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures:
-    """One worker at these rates, and at a share of the maximum."""
+    """One worker at these rates, and at a share of each maximum: what it sustains, and what it drains."""
     models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
     asyncio.run(fill(setup, models, plan.customers))
     with telling_of_hashes(setup.redis), running(setup) as [worker]:
         asyncio.run(wait_until_ready([worker], setup.partitions))
-        greatest = plan.rate or asyncio.run(maximum(setup, worker, plan))
+        most = {"given": plan.rate} if plan.rate else maxima(setup, worker, plan)
+        told = {**dict.fromkeys(rates, ""), **{SHARE * rate: f"half of {SAID[name]}" for name, rate in most.items()}}
         found = [
-            measure_rate(setup, worker, plan, f"r{number}", rate)
-            for number, rate in enumerate((*rates, SHARE * greatest))
+            {**measure_rate(setup, worker, plan, f"r{number}", rate), "what": what}
+            for number, (rate, what) in enumerate(told.items())
         ]
-    return {"customers": plan.customers, "max_events_per_second": round(greatest), "rates": found}
+    return {"customers": plan.customers, "max": {name: round(rate) for name, rate in most.items()}, "rates": found}
+
+
+def maxima(setup: Setup, worker: Worker, plan: Plan) -> dict[str, float]:
+    """What the worker sustains while events come, and what it drains when they wait; in events a second."""
+    most = asyncio.run(maximum(setup, worker, plan))
+    return {"sustained": sustained(setup, worker, plan, most), "drained": most}
+
+
+def sustained(setup: Setup, worker: Worker, plan: Plan, most: float) -> float:
+    """The greatest rate that was kept up with, of some between a share and all of what is drained."""
+    low, high = SHARE * most, most
+    for number in range(STEPS):
+        rate = (low + high) / 2
+        tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
+        if keeps_up(trial(setup, worker, tried, f"s{number}", rate).samples.of["changes"]):
+            low = rate
+        else:
+            high = rate
+    return low
+
+
+def keeps_up(changes: Sequence[Sample]) -> bool:
+    """Whether changes were not late when the load ended."""
+    end = max(sample.due for sample in changes)
+    return median(sample.seen - sample.due for sample in changes if sample.due > end - 1_000_000) <= LATE_US
 
 
 async def maximum(setup: Setup, worker: Worker, plan: Plan) -> float:
@@ -84,18 +117,24 @@ async def maximum(setup: Setup, worker: Worker, plan: Plan) -> float:
 
 
 def measure_rate(setup: Setup, worker: Worker, plan: Plan, label: str, rate: float) -> Figures:
-    """One rate; when it ends, nothing waits any more."""
+    """One rate."""
+    tried = trial(setup, worker, plan, label, rate)
+    of = tried.samples.of
+    found = {"events_per_second": round(rate), **{kind: summary(of[kind]) for kind in (*KINDS, "append")}}
+    click.echo(line(found), err=True)
+    return {**found, "cores": tried.cores, "waits_for_cores": tried.waits}
+
+
+def trial(setup: Setup, worker: Worker, plan: Plan, label: str, rate: float) -> Trial:
+    """A load of one rate; when it ends, nothing waits any more."""
     load = Load(
         kafka=setup.kafka, topic=setup.events, label=label, rate=rate, seconds=plan.seconds,
         warm_up=plan.warm_up, every=plan.every, customers=plan.customers, partitions=setup.partitions,
     )  # fmt: skip
     before = asyncio.run(events_done(worker))
-    trial = Running(setup, [worker], load, look_for(setup, load)).result()
+    found = Running(setup, [worker], load, look_for(setup, load)).result()
     asyncio.run(drained([worker], load.events, before))
-    of = trial.samples.of
-    found = {"events_per_second": round(rate), **{kind: summary(of[kind]) for kind in (*KINDS, "append")}}
-    click.echo(line(found), err=True)
-    return {**found, "cores": trial.cores, "waits_for_cores": trial.waits}
+    return found
 
 
 async def events_done(worker: Worker) -> int:
@@ -117,13 +156,14 @@ def milliseconds(of: Figures) -> str:
 
 def markdown(found: Figures, plan: Plan) -> str:
     """The table of docs/benchmarks.md."""
+    most = [f"{SAID[name]}: {rate:,} events/s" for name, rate in found["max"].items()]
     about = (
-        f"{found['customers']:,} customers, {plan.seconds:g} s at each rate, one worker, {document.machine()}. It does "
-        f"{found['max_events_per_second']:,} events/s when many wait. Milliseconds.\n\n"
+        f"{found['customers']:,} customers, {plan.seconds:g} s at each rate, one worker, {document.machine()}; "
+        f"{', '.join(most)}. Milliseconds.\n\n"
     )
     rows = [
         [
-            f"{rate['events_per_second']:,} events/s, {title}",
+            f"{load_of(rate)}, {title}",
             *(f"{rate[kind][name]:,.1f}" for name in SHOWN),
             f"{rate['append']['p99']:,.1f}",
             f"{rate['cores']['worker']:.2f}",
@@ -135,13 +175,18 @@ def markdown(found: Figures, plan: Plan) -> str:
     return about + document.table(["", *SHOWN, "p99 of appending", "the worker: cores", "waits for a core"], rows)
 
 
+def load_of(rate: Figures) -> str:
+    """How many events, and why so many."""
+    return f"{rate['events_per_second']:,} events/s" + (f" ({rate['what']})" if rate["what"] else "")
+
+
 @click.command()
 @click.option("--customers", default=100_000, show_default=True, help="Customers who are there before.")
 @click.option("--seconds", default=60.0, show_default=True, help="How long each rate goes on.")
 @click.option("--warm-up", default=10.0, show_default=True, help="Seconds before that, which do not count.")
 @click.option("--every", default=20, show_default=True, help="One event in so many is of a newcomer, and measured.")
 @click.option("--backlog", default=300_000, show_default=True, help="Events to drain, for the maximum.")
-@click.option("--rate", type=float, help="The maximum, in events a second, instead of measuring it.")
+@click.option("--rate", type=float, help="A maximum, in events a second, instead of measuring any.")
 @click.option("--report", "reported", is_flag=True, help="Write the table into docs.")
 def main(
     customers: int, seconds: float, warm_up: float, every: int, backlog: int, rate: float | None, reported: bool

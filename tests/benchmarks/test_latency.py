@@ -73,7 +73,35 @@ def test_each_measured_event_is_seen_on_the_topic_and_in_redis(
     assert [of["count"] for of in kinds] == [MEASURED] * 3
     assert rate["events_per_second"] == RATE
     assert rate["cores"]["worker"] > 0
-    assert "| 200 events/s, in Redis |" in latency.markdown(found, plan)
+    assert found["max"] == {"given": 2 * RATE}
+    assert "| 200 events/s (half of what was given), in Redis |" in latency.markdown(found, plan)
+
+
+def test_a_rate_is_kept_up_with_if_what_came_last_was_not_late() -> None:
+    def lagging(a_second: float) -> list[Sample]:
+        """One due every 10 ms, and each later than the one before."""
+        return [Sample(due, due + 300_000 + int(a_second * due)) for due in range(0, 6_000_000, 10_000)]
+
+    assert latency.keeps_up(lagging(0.0))
+    assert latency.keeps_up(lagging(0.03))
+    assert not latency.keeps_up(lagging(0.05))
+
+
+def test_what_a_worker_sustains_is_found_between_half_and_all_of_what_it_drains(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "TRIED_SECONDS", 1.0)
+    monkeypatch.setattr(latency, "TRIED_WARM_UP", 0.0)
+    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=400)
+    setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
+
+    found = latency.measure(setup, plan, rates=())
+
+    most = found["max"]
+    assert most["drained"] / 2 <= most["sustained"] < most["drained"]
+    assert [rate["events_per_second"] for rate in found["rates"]] == pytest.approx(
+        [most["sustained"] / 2, most["drained"] / 2], abs=1
+    )
 
 
 def test_each_deadline_of_a_herd_is_seen_after_its_time_and_others_go_on(
