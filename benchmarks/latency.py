@@ -40,6 +40,8 @@ SHARE = 0.5
 STEPS = 4
 """Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
 TRIED_SECONDS, TRIED_WARM_UP = 6.0, 2.0
+TRIED_EVERY = 200
+"""Fewer newcomers than otherwise: each stays, and those of all tries together would be most of the customers."""
 LATE_US = 500_000
 """Who keeps up is no later than this at the end: the median of the last second."""
 SAID = {"sustained": "what it sustains", "drained": "what it drains", "given": "what was given"}
@@ -90,7 +92,7 @@ def sustained(setup: Setup, worker: Worker, plan: Plan, most: float) -> float:
     low, high = SHARE * most, most
     for number in range(STEPS):
         rate = (low + high) / 2
-        tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
+        tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP, every=max(plan.every, TRIED_EVERY))
         if keeps_up(trial(setup, worker, tried, f"s{number}", rate).samples.of["changes"]):
             low = rate
         else:

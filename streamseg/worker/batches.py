@@ -26,14 +26,22 @@ FETCH_WAIT_MS = 200
 out of a running fetch waiting for so long, and `caught_up` needs polls that are fresh."""
 POLL_SECONDS = 0.25
 """How long one poll waits; a rebalance waits for a running poll before it moves the consumer."""
-SPACING_SECONDS = 0.008
+SPACING_SECONDS, MOST_SPACING_SECONDS = 0.008, 0.025
 """Polls begin so far apart at least: under load each would bring a few events, at the price of many."""
+EVENT_SECONDS = 6e-6
+"""What an event takes, all in all: so much longer is the wait after a poll for each that it brought. A machine that has
+little time to spare then has fewer and larger groups, and one with few events is as quick as it can be."""
 BLOCKED_POLL_SECONDS = 0.01
 """How soon to look again at partitions whose owner had too much waiting."""
 DRAIN_SECONDS = 0.5
 """How long a rebalance or a stop waits for records in flight to be acknowledged."""
 STUCK_SECONDS = 180.0
 """How long an open partition may stay unread while the flow goes on until the worker gives up and ends."""
+
+
+def spacing(events: int) -> float:
+    """How far apart the beginnings of a poll that brought so many events and of the next one are, in seconds."""
+    return min(SPACING_SECONDS + events * EVENT_SECONDS, MOST_SPACING_SECONDS)
 
 
 class RecordBatch:
@@ -178,6 +186,7 @@ class BatchConsumer(driver.Consumer):
         self._full: Callable[[int], bool] = self.app.owner.full
         self.revoking = False
         self._polled = float("-inf")
+        self._spacing = 0.0
         # Held by a poll and by whoever moves the consumer: a poll never straddles a move.
         self._moving = asyncio.Lock()
 
@@ -187,7 +196,7 @@ class BatchConsumer(driver.Consumer):
     # -- reading
 
     async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> dict[Any, Any]:  # noqa: ASYNC109
-        await asyncio.sleep(self._polled + SPACING_SECONDS - time.monotonic())
+        await asyncio.sleep(self._polled + self._spacing - time.monotonic())
         async with self._moving:
             self._polled = time.monotonic()
             active = active_partitions or set()
@@ -201,6 +210,7 @@ class BatchConsumer(driver.Consumer):
             except UnicodeDecodeError:  # the name of a header: nothing else is text to aiokafka
                 await self._read_again()
                 return {}
+            self._spacing = spacing(sum(map(len, polled.values())))
             return self._batches(polled, self._thread.positions)
 
     async def _read_again(self) -> None:
