@@ -37,9 +37,9 @@ from streamseg import services
 RATES = (1_000.0, 10_000.0, 50_000.0)
 SHARE = 0.5
 """Of a maximum: the last rates."""
-STEPS = 4
+STEPS = 3
 """Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
-TRIED_SECONDS, TRIED_WARM_UP = 6.0, 2.0
+TRIED_SECONDS, TRIED_WARM_UP = 4.0, 1.0
 TRIED_EVERY = 200
 """Fewer newcomers than otherwise: each stays, and those of all tries together would be most of the customers."""
 LATE_US = 500_000
