@@ -39,8 +39,13 @@ STUCK_SECONDS = 180.0
 """How long an open partition may stay unread while the flow goes on until the worker gives up and ends."""
 
 
-def spacing(events: int) -> float:
-    """How far apart the beginnings of a poll that brought so many events and of the next one are, in seconds."""
+def spacing(events: int, most: int) -> float:
+    """How far apart the beginnings of a poll that brought so many events and of the next one are, in seconds.
+
+    A poll brings `most` at most: where it did, more events wait, and groups are large anyway.
+    """
+    if events >= most:
+        return SPACING_SECONDS
     return min(SPACING_SECONDS + events * EVENT_SECONDS, MOST_SPACING_SECONDS)
 
 
@@ -210,7 +215,7 @@ class BatchConsumer(driver.Consumer):
             except UnicodeDecodeError:  # the name of a header: nothing else is text to aiokafka
                 await self._read_again()
                 return {}
-            self._spacing = spacing(sum(map(len, polled.values())))
+            self._spacing = spacing(sum(map(len, polled.values())), self.app.settings.poll_records)
             return self._batches(polled, self._thread.positions)
 
     async def _read_again(self) -> None:

@@ -7,7 +7,9 @@ import ctypes
 import gc
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, conn
@@ -18,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamseg_engine import Room
 
+from streamseg.worker.app import ShellSettings, build_app
 from streamseg.worker.connection import (
     LARGE_BYTES,
     STAGE_BYTES,
@@ -26,7 +29,7 @@ from streamseg.worker.connection import (
     Frames,
     produced,
 )
-from streamseg.worker.fetches import SentRecords
+from streamseg.worker.fetches import PlainRecords, SentRecords
 
 T = TypeVar("T")
 SIZES = st.lists(
@@ -194,3 +197,20 @@ def test_large_and_small_records_go_to_a_broker_and_come_back(kafka: str, prefix
             return [(await asyncio.wait_for(consumer.getone(), 30)).value for _ in values]
 
     assert asyncio.run(there_and_back()) == values
+
+
+def test_the_first_connections_of_a_worker_are_such_already(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(conn, "AIOKafkaConnection", conn.AIOKafkaConnection)
+    monkeypatch.setattr(conn, "AIOKafkaProtocol", conn.AIOKafkaProtocol)
+    for name in ("PartitionRecords", "FetchResult", "MemoryRecords"):
+        monkeypatch.setattr(fetcher, name, getattr(fetcher, name))
+    for name in ("topics", "compiled"):
+        monkeypatch.setattr(PlainRecords, name, getattr(PlainRecords, name))
+    settings = ShellSettings(
+        kafka=("127.0.0.1:1",), event_topics=("events",), group="g", changelog_topic="c", partitions=1,
+        data_dir=tmp_path, compiled=True,
+    )  # fmt: skip
+
+    build_app(settings, cast("Any", SimpleNamespace(full=lambda _partition: False)))
+
+    assert conn.AIOKafkaConnection is Connection
