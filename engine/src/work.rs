@@ -92,10 +92,11 @@ fn serve(given: &Mutex<Receiver<Given>>, finished: &Finished) {
     loop {
         let next = locked(given).recv();
         let Ok((number, stage)) = next else { return };
-        if let Stage::Waits(work) = take(&stage) {
-            let give = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked);
-            *locked(&stage) = Stage::Done(give);
-        }
+        let now = match take(&stage) {
+            Stage::Waits(work) => Stage::Done(catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)),
+            done => done,
+        };
+        *locked(&stage) = now;
         drop(stage);
         finished.add(number);
     }

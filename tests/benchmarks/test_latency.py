@@ -93,7 +93,7 @@ def test_what_a_worker_sustains_is_found_between_half_and_all_of_what_it_drains(
     monkeypatch.setattr(latency, "TRIED_SECONDS", 1.0)
     monkeypatch.setattr(latency, "TRIED_WARM_UP", 0.0)
     monkeypatch.setattr(latency, "TRIED_EVERY", EVERY)
-    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=400)
+    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=40_000)
     setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
 
     found = latency.measure(setup, plan, rates=())
