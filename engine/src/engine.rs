@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyTuple};
 use crate::fetched::Fetched;
 use crate::partition::{Completed, Due, Folded, Gain, Given, Partition, Setup, Showing};
 use crate::records::Records;
-use crate::states::States;
+use crate::states::{locked, States};
 use crate::work::Work;
 
 /// Its functions are those of Partition; what takes long is given as work. Who calls one while another runs waits, and
@@ -38,10 +38,7 @@ impl Engine {
             return Ok(Work::done(give(py, made)?));
         }
         let partition = self.partition.clone();
-        Ok(Work::new(
-            move || work(&mut partition.lock().unwrap_or_else(PoisonError::into_inner)),
-            |py, made| give(py, made?),
-        ))
+        Ok(Work::new(move || work(&mut locked(&partition)), |py, made| give(py, made?)))
     }
 }
 

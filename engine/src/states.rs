@@ -163,9 +163,9 @@ impl States {
     }
 }
 
-/// The table; if a thread came to grief over it, as that left it.
-pub fn locked(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is behind a mutex, such as the table; if a thread came to grief over it, as that left it.
+pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[pymethods]

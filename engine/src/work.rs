@@ -6,10 +6,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::mpsc::{channel, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+
+use crate::states::locked;
 
 /// Makes what Python gets of what was done.
 type Give = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
@@ -24,10 +26,6 @@ enum Stage {
 /// Something to be done once, here or by one of some threads. It is called for what comes of it.
 #[pyclass(frozen)]
 pub struct Work(Arc<Mutex<Stage>>);
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn take(stage: &Mutex<Stage>) -> Stage {
     std::mem::replace(&mut *locked(stage), Stage::UnderWay)
