@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from streamseg.worker.topics import wait_until_known
+
 PARTITIONS = 4
 BATCH_BYTES = 1 << 19
 SLICES = 100
@@ -25,11 +27,12 @@ class Record(NamedTuple):
 
 
 async def create_topic(kafka: str, topic: str, partitions: int = PARTITIONS) -> None:
-    """Makes a topic."""
+    """Makes a topic, and waits until the broker knows it."""
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
     await admin.start()
     try:
         await admin.create_topics([NewTopic(topic, partitions, 1)])
+        await wait_until_known(admin, topic)
     finally:
         await admin.close()
 

@@ -82,6 +82,12 @@ async def prepare(
         await admin.close()
 
 
+async def wait_until_known(admin: AIOKafkaAdminClient, topic: str) -> None:
+    """A broker learns of a new topic a moment after the controller."""
+    while not await _described(admin, [topic]):
+        await asyncio.sleep(VISIBLE_POLL_SECONDS)
+
+
 async def _described(admin: AIOKafkaAdminClient, topics: list[str]) -> dict[str, list[dict[str, Any]]]:
     """The partitions of those topics that exist."""
     described: list[dict[str, Any]] = await admin.describe_topics(topics)
@@ -106,8 +112,7 @@ async def _prepare_one(
         if not create:
             raise TopicError(f"topic {topic.name} does not exist: run streamseg topics")
         await _create(admin, topic, partitions, replicas)
-        while not await _described(admin, [topic.name]):  # a broker learns of it a moment after the controller
-            await asyncio.sleep(VISIBLE_POLL_SECONDS)
+        await wait_until_known(admin, topic.name)
         return
     if found != partitions:
         raise TopicError(

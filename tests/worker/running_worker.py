@@ -29,6 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis, RedisCluster
 
 from streamseg.services.service import free_port
+from streamseg.worker.topics import wait_until_known
 from tests.worker.reference import by_version
 
 ROOT = Path(__file__).parents[2]
@@ -131,6 +132,7 @@ class Site:
     def create_topic(self, topic: str, partitions: int, configs: Mapping[str, str] | None = None) -> None:
         async def create(admin: AIOKafkaAdminClient) -> None:
             await admin.create_topics([NewTopic(topic, partitions, 1, topic_configs=dict(configs or {}))])
+            await wait_until_known(admin, topic)
 
         self._administer(create)
 
