@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
+use crate::pool::Pool;
 use crate::records::{
     ATTRIBUTES, COUNT, CRC, FIRST_TIME, HEAD, LAST_OFFSET, LAST_TIME, LEADER_EPOCH, LENGTH, MAGIC, PRODUCER, XERIAL,
 };
@@ -27,6 +28,9 @@ const XERIAL_HEAD: usize = XERIAL.len();
 
 /// From so many bytes on others may run Python meanwhile.
 const LARGE: usize = 256 << 10;
+
+/// No record is smaller, in bytes.
+const LEAST: usize = 7;
 
 /// Where bytes stand in a piece.
 #[derive(Clone, Copy)]
@@ -58,6 +62,9 @@ struct Batches {
     places: Vec<Place>,
 }
 
+/// Places of what was let go of.
+static PLACES: Pool<Vec<Place>> = Pool::new(16 << 20);
+
 /// What records stand in, to be looked at while other threads run Python: bytes do not change.
 pub struct View<'a> {
     pieces: Vec<&'a [u8]>,
@@ -86,11 +93,25 @@ impl Piece {
 }
 
 impl Batches {
+    /// Room for so many places.
+    fn with(pieces: Vec<Piece>, places: usize) -> Self {
+        let known = PLACES.take(places * size_of::<Place>());
+        Batches { pieces, places: known.unwrap_or_else(|| Vec::with_capacity(places)) }
+    }
+
     fn piece(&self, piece: u32) -> &[u8] {
         match &self.pieces[piece as usize] {
             Piece::Sent(data) => bytes(data),
             Piece::Unpacked(data) => data,
         }
+    }
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        let mut places = std::mem::take(&mut self.places);
+        places.clear();
+        PLACES.give(places);
     }
 }
 
@@ -143,14 +164,14 @@ impl Fetched {
         if !buffer.is_c_contiguous() {
             return Err(PyValueError::new_err("what was sent does not stand in one piece"));
         }
+        let sent = bytes(&buffer);
         let mut reading = Reading {
-            batches: Batches { pieces: vec![Piece::Sent(buffer.clone())], places: vec![] },
+            batches: Batches::with(vec![Piece::Sent(buffer.clone())], promised(sent)),
             next: start,
             aborted,
             taken: 0,
             aborting: HashSet::new(),
         };
-        let sent = bytes(&buffer);
         let is_read = if sent.len() < LARGE { reading.read(sent) } else { data.py().detach(|| reading.read(sent)) };
         let end = reading.batches.places.len();
         Ok(is_read.map(|()| Fetched { batches: Arc::new(reading.batches), start: 0, end, next_offset: reading.next }))
@@ -160,7 +181,7 @@ impl Fetched {
     #[staticmethod]
     fn joined(parts: Vec<PyRef<Fetched>>) -> PyResult<Fetched> {
         let next_offset = parts.last().ok_or_else(|| PyValueError::new_err("there is nothing to join"))?.next_offset;
-        let mut joined = Batches { pieces: vec![], places: vec![] };
+        let mut joined = Batches::with(vec![], parts.iter().map(|part| part.len()).sum());
         for part in &parts {
             let before = joined.pieces.len() as u32;
             joined.pieces.extend(part.batches.pieces.iter().map(|piece| piece.shared()));
@@ -247,6 +268,17 @@ impl FetchedRecord {
         }
         Ok(list)
     }
+}
+
+/// How many records the heads of batches speak of; no more than there is room for, of records that are not compressed.
+fn promised(data: &[u8]) -> usize {
+    let (mut count, mut at) = (0, 0);
+    while data.len() - at >= HEAD {
+        count += i32::from_be_bytes(be(data, at + COUNT)).max(0) as usize;
+        at += LEADER_EPOCH + i32::from_be_bytes(be(data, at + LENGTH)).max(0) as usize;
+        at = at.min(data.len());
+    }
+    count.min(data.len() / LEAST)
 }
 
 struct Reading {

@@ -12,6 +12,7 @@ mod old_state;
 mod partition;
 mod placement;
 mod plan;
+mod pool;
 mod profile;
 mod records;
 mod replay;

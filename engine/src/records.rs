@@ -2,14 +2,16 @@
 //!
 //! All records of a batch have the time at which it is sealed, so a record's bytes are known when it comes.
 
-use std::sync::{Mutex, PoisonError};
+use std::ffi::c_int;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBufferError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::fetched::unpack;
+use crate::pool::{Holding, Pool};
 
 /// What stands before the records of a batch, in bytes.
 pub const HEAD: usize = 61;
@@ -37,24 +39,12 @@ const XERIAL_BLOCK: usize = 32 << 10;
 const RECORD_OVERHEAD: usize = 128;
 const HEADER_OVERHEAD: usize = 12;
 
-/// What batches were put together in, to be used again: new pages have to be cleared first, which for a group of some
-/// hundred events took as long as a fifth of all else.
-static ROOMS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
-static PACKERS: Mutex<Vec<Packer>> = Mutex::new(Vec::new());
-/// At most so many of each are kept, and nothing that is larger.
-const KEPT: usize = 8;
-const KEPT_BYTES: usize = 4 << 20;
-
-fn kept<T: Default>(place: &Mutex<Vec<T>>) -> T {
-    place.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-}
-
-fn keep<T>(place: &Mutex<Vec<T>>, one: T, bytes: usize) {
-    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-    if place.len() < KEPT && (1..=KEPT_BYTES).contains(&bytes) {
-        place.push(one);
-    }
-}
+/// What records were put together in, what compressed them, and batches that were sent.
+static BODIES: Pool<Vec<u8>> = Pool::new(16 << 20);
+static PACKERS: Pool<Packer> = Pool::new(16 << 20);
+static SEALED: Pool<Vec<u8>> = Pool::new(16 << 20);
+/// Sizes of batches are rounded up to whole steps, so that what is free fits what comes.
+const STEP: usize = 16 << 10;
 
 /// Records that go into one batch, one after the other.
 #[derive(Default)]
@@ -63,10 +53,10 @@ struct Open {
     body: Vec<u8>,
 }
 
-/// The records of a batch to which nothing more comes.
+/// A batch to which nothing more comes: room for its head, and its records.
 struct Full {
     count: usize,
-    body: Box<[u8]>,
+    bytes: Vec<u8>,
     is_packed: bool,
 }
 
@@ -110,7 +100,7 @@ impl Records {
         let size = self.place(contents);
         let Open { count, body } = &mut self.open;
         if body.capacity() == 0 {
-            *body = kept(&ROOMS);
+            *body = BODIES.last().unwrap_or_default();
         }
         body.reserve(sized(size));
         write_varint(body, size as i64);
@@ -149,9 +139,9 @@ impl Records {
     /// Begins the next batch.
     fn fill(&mut self) {
         let Open { count, body } = &mut self.open;
-        let packer = self.packer.get_or_insert_with(|| kept(&PACKERS));
+        let packer = self.packer.get_or_insert_with(|| PACKERS.last().unwrap_or_default());
         let (packed, is_packed) = packer.packed(body);
-        self.full.push(Full { count: *count, body: packed.into(), is_packed });
+        self.full.push(Full::new(*count, packed, is_packed));
         *count = 0;
         body.clear();
     }
@@ -163,11 +153,9 @@ impl Records {
         }
         let Open { mut body, .. } = std::mem::take(&mut self.open);
         body.clear();
-        let bytes = body.capacity();
-        keep(&ROOMS, body, bytes);
+        BODIES.give(body);
         if let Some(packer) = self.packer.take() {
-            let bytes = packer.room.capacity();
-            keep(&PACKERS, packer, bytes);
+            PACKERS.give(packer);
         }
     }
 
@@ -211,17 +199,12 @@ impl Records {
         (self.largest, PyBytes::new(py, &self.largest_key))
     }
 
-    /// Let go of all batches; give for each how many records it has, and its bytes, to which `stamp` adds the producer.
+    /// Let go of all batches, each of them without its producer.
     ///
     /// The time is that of all records. Compression is "snappy" or "none"; what would become no smaller stays as it
     /// is. Raises ValueError for another compression.
     #[pyo3(name = "seal")]
-    fn py_seal<'py>(
-        &mut self,
-        py: Python<'py>,
-        timestamp_ms: i64,
-        compression: &str,
-    ) -> PyResult<Vec<(usize, Bound<'py, PyBytes>)>> {
+    fn py_seal(&mut self, timestamp_ms: i64, compression: &str) -> PyResult<Vec<Sealed>> {
         let is_plain = match compression {
             "none" => true,
             "snappy" => false,
@@ -231,7 +214,7 @@ impl Records {
         std::mem::take(&mut self.full)
             .into_iter()
             .map(|batch| if is_plain && batch.is_packed { batch.unpacked() } else { Ok(batch) })
-            .map(|batch| batch.and_then(|batch| Ok((batch.count, batch.sealed(py, timestamp_ms)?))))
+            .map(|batch| Ok(batch?.sealed(timestamp_ms)))
             .collect()
     }
 
@@ -240,9 +223,9 @@ impl Records {
         let items = PyList::empty(py);
         for batch in &self.full {
             if batch.is_packed {
-                read_items(py, batch.count, &unpacked(&batch.body)?, &items)?;
+                read_items(py, batch.count, &unpacked(batch.body())?, &items)?;
             } else {
-                read_items(py, batch.count, &batch.body, &items)?;
+                read_items(py, batch.count, batch.body(), &items)?;
             }
         }
         read_items(py, self.open.count, &self.open.body, &items)?;
@@ -296,57 +279,108 @@ impl Packer {
     }
 }
 
-impl Full {
-    fn unpacked(self) -> PyResult<Self> {
-        Ok(Full { count: self.count, body: unpacked(&self.body)?.into(), is_packed: false })
-    }
-
-    /// The batch, without the producer and the checksum.
-    fn sealed<'py>(&self, py: Python<'py>, timestamp_ms: i64) -> PyResult<Bound<'py, PyBytes>> {
-        PyBytes::new_with(py, HEAD + self.body.len(), |batch| {
-            batch[HEAD..].copy_from_slice(&self.body);
-            let length = (batch.len() - LEADER_EPOCH) as i32;
-            put(batch, LENGTH, length.to_be_bytes());
-            put(batch, LEADER_EPOCH, (-1i32).to_be_bytes());
-            put(batch, MAGIC, [2]);
-            put(batch, ATTRIBUTES, [0, if self.is_packed { SNAPPY } else { PLAIN }]);
-            put(batch, LAST_OFFSET, (self.count as i32 - 1).to_be_bytes());
-            put(batch, FIRST_TIME, timestamp_ms.to_be_bytes());
-            put(batch, LAST_TIME, timestamp_ms.to_be_bytes());
-            put(batch, COUNT, (self.count as i32).to_be_bytes());
-            Ok(())
-        })
+impl Holding for Packer {
+    fn bytes(&self) -> usize {
+        self.room.capacity()
     }
 }
 
-/// Complete a sealed batch: its producer, its place among what that sends to the partition, its checksum.
-///
-/// Raises ValueError for what is too short to be a batch.
-#[pyfunction]
-fn stamp<'py>(
-    py: Python<'py>,
-    batch: &[u8],
-    producer_id: i64,
-    producer_epoch: i16,
-    sequence: i32,
-) -> PyResult<Bound<'py, PyBytes>> {
-    if batch.len() < HEAD {
-        return Err(PyValueError::new_err("no batch is this short"));
+impl Full {
+    fn new(count: usize, body: &[u8], is_packed: bool) -> Self {
+        let wanted = (HEAD + body.len()).div_ceil(STEP) * STEP;
+        let mut bytes = SEALED.take(wanted).unwrap_or_else(|| Vec::with_capacity(wanted));
+        bytes.resize(HEAD, 0);
+        bytes.extend_from_slice(body);
+        Full { count, bytes, is_packed }
     }
-    PyBytes::new_with(py, batch.len(), |bytes| {
-        bytes.copy_from_slice(batch);
-        put(bytes, PRODUCER, producer_id.to_be_bytes());
-        put(bytes, PRODUCER_EPOCH, producer_epoch.to_be_bytes());
-        put(bytes, SEQUENCE, sequence.to_be_bytes());
-        let checksum = crc32c::crc32c(&bytes[ATTRIBUTES..]);
-        put(bytes, CRC, checksum.to_be_bytes());
+
+    fn body(&self) -> &[u8] {
+        &self.bytes[HEAD..]
+    }
+
+    fn unpacked(self) -> PyResult<Self> {
+        Ok(Full::new(self.count, &unpacked(self.body())?, false))
+    }
+
+    /// The batch, without the producer and the checksum.
+    fn sealed(self, timestamp_ms: i64) -> Sealed {
+        let Full { count, bytes: mut batch, is_packed } = self;
+        let length = (batch.len() - LEADER_EPOCH) as i32;
+        put(&mut batch, LENGTH, length.to_be_bytes());
+        put(&mut batch, LEADER_EPOCH, (-1i32).to_be_bytes());
+        put(&mut batch, MAGIC, [2]);
+        put(&mut batch, ATTRIBUTES, [0, if is_packed { SNAPPY } else { PLAIN }]);
+        put(&mut batch, LAST_OFFSET, (count as i32 - 1).to_be_bytes());
+        put(&mut batch, FIRST_TIME, timestamp_ms.to_be_bytes());
+        put(&mut batch, LAST_TIME, timestamp_ms.to_be_bytes());
+        put(&mut batch, COUNT, (count as i32).to_be_bytes());
+        Sealed { count, batch, views: 0 }
+    }
+}
+
+/// A whole batch; a buffer of its bytes. Its memory is used again once nobody looks at it any more.
+#[pyclass]
+pub struct Sealed {
+    /// How many records it has.
+    #[pyo3(get)]
+    count: usize,
+    batch: Vec<u8>,
+    /// How many look at it.
+    views: usize,
+}
+
+#[pymethods]
+impl Sealed {
+    fn __len__(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Complete it: its producer, its place among what that sends to the partition, its checksum.
+    ///
+    /// Raises BufferError while somebody looks at it.
+    fn stamp(&mut self, producer_id: i64, producer_epoch: i16, sequence: i32) -> PyResult<()> {
+        if self.views > 0 {
+            return Err(PyBufferError::new_err("somebody looks at this batch: it cannot change"));
+        }
+        put(&mut self.batch, PRODUCER, producer_id.to_be_bytes());
+        put(&mut self.batch, PRODUCER_EPOCH, producer_epoch.to_be_bytes());
+        put(&mut self.batch, SEQUENCE, sequence.to_be_bytes());
+        let checksum = crc32c::crc32c(&self.batch[ATTRIBUTES..]);
+        put(&mut self.batch, CRC, checksum.to_be_bytes());
         Ok(())
-    })
+    }
+
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("there is no view to fill"));
+        }
+        let mut sealed = slf.try_borrow_mut()?;
+        let (data, size) = (sealed.batch.as_mut_ptr(), sealed.batch.len() as ffi::Py_ssize_t);
+        match ffi::PyBuffer_FillInfo(view, slf.as_ptr(), data.cast(), size, 1, flags) {
+            0 => {
+                sealed.views += 1;
+                Ok(())
+            }
+            _ => Err(PyErr::fetch(slf.py())),
+        }
+    }
+
+    unsafe fn __releasebuffer__(&mut self, _view: *mut ffi::Py_buffer) {
+        self.views -= 1;
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.clear();
+        SEALED.give(batch);
+    }
 }
 
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Records>()?;
-    m.add_function(wrap_pyfunction!(stamp, m)?)
+    m.add_class::<Sealed>()
 }
 
 fn put<const N: usize>(batch: &mut [u8], at: usize, bytes: [u8; N]) {

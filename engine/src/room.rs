@@ -2,43 +2,17 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
-use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// What was let go of, to be used again: new pages have to be cleared, which takes longer than all that is copied.
-static FREE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+use crate::pool::Pool;
+
 /// At most so much is kept in all.
-const FREE_BYTES: usize = 64 << 20;
+static FREE: Pool<Vec<u8>> = Pool::new(64 << 20);
 /// Sizes are rounded up to whole steps, so that what is free fits what comes.
 const STEP: usize = 128 << 10;
-
-fn free() -> std::sync::MutexGuard<'static, Vec<Vec<u8>>> {
-    FREE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes the smallest that is free and large enough, unless that would waste most of it.
-fn take(size: usize) -> Vec<u8> {
-    let wanted = size.div_ceil(STEP) * STEP;
-    let mut free = free();
-    let fitting = free.iter().enumerate().filter(|(_, each)| (wanted..=wanted * 2).contains(&each.len()));
-    match fitting.min_by_key(|(_, each)| each.len()).map(|(place, _)| place) {
-        Some(place) => free.swap_remove(place),
-        None => {
-            drop(free);
-            vec![0; wanted]
-        }
-    }
-}
-
-fn give(room: Vec<u8>) {
-    let mut free = free();
-    if free.iter().map(Vec::len).sum::<usize>() + room.len() <= FREE_BYTES {
-        free.push(room);
-    }
-}
 
 /// A writable buffer of `size` bytes. What stands in it at first is of no meaning.
 #[pyclass(frozen)]
@@ -54,7 +28,8 @@ unsafe impl Sync for Room {}
 impl Room {
     #[new]
     fn new(size: usize) -> Self {
-        Room { data: UnsafeCell::new(take(size.max(1))), size }
+        let wanted = size.max(1).div_ceil(STEP) * STEP;
+        Room { data: UnsafeCell::new(FREE.take(wanted).unwrap_or_else(|| vec![0; wanted])), size }
     }
 
     fn __len__(&self) -> usize {
@@ -75,6 +50,6 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        give(std::mem::take(self.data.get_mut()));
+        FREE.give(std::mem::take(self.data.get_mut()));
     }
 }

@@ -220,7 +220,7 @@ def _number(frame: memoryview) -> int:
     return int(number)
 
 
-def produced(request: Any) -> Iterator[bytes]:
+def produced(request: Any) -> Iterator[Buffer]:
     """Encode a request to append, in pieces: the batches are as they are, not copied.
 
     https://kafka.apache.org/protocol#The_Messages_Produce, versions 3 to 7.

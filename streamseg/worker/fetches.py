@@ -78,6 +78,8 @@ class PlainRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
             committed = self._isolation_level == fetcher.READ_COMMITTED
             self.whole = Fetched.read(records.data, offset, self._aborted_transactions if committed else [])
+        if self.whole is not None:
+            self._records_iterator = None  # as in _pop
 
     def take(self, most: int | None) -> Fetched:
         """Takes so many of the records that are left, or all."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from streamseg_engine import Records, stamp
+from streamseg_engine import Records, Sealed
 
 
 class SealedBatch:
     """What aiokafka's accumulator asks of a BatchBuilder, of a batch that is complete but for its producer."""
 
-    __slots__ = ("_batch", "_count", "_producer", "_stamped")
+    __slots__ = ("_batch", "_producer", "_stamped")
 
-    def __init__(self, count: int, batch: bytes) -> None:
-        self._count = count
+    def __init__(self, batch: Sealed) -> None:
         self._batch = batch
         self._producer = (-1, -1, 0)
         self._stamped = False
@@ -30,7 +29,7 @@ class SealedBatch:
 
     def record_count(self) -> int:
         """Give the number of records."""
-        return self._count
+        return self._batch.count
 
     def size(self) -> int:
         """Give the size in bytes, compressed and with the head."""
@@ -39,14 +38,14 @@ class SealedBatch:
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         self._producer = producer_id, producer_epoch, base_sequence
 
-    def _build(self) -> bytes:
-        """Give the bytes to send, which are the same at every retry: by them the broker knows what it has."""
+    def _build(self) -> Sealed:
+        """Give a buffer of what is sent, the same at every retry: by its bytes the broker knows what it has."""
         if not self._stamped:
-            self._batch = stamp(self._batch, *self._producer)
+            self._batch.stamp(*self._producer)
             self._stamped = True
         return self._batch
 
 
 def sealed_batches(records: Records, timestamp_ms: int, compression: Literal["none", "snappy"]) -> list[SealedBatch]:
     """Seal all batches of records, which lets go of them, at a time that is that of them all."""
-    return [SealedBatch(count, batch) for count, batch in records.seal(timestamp_ms, compression)]
+    return [SealedBatch(batch) for batch in records.seal(timestamp_ms, compression)]

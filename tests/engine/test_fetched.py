@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 from streamseg_engine import Fetched
+
+from streamseg.worker.fetches import PlainRecords, SentRecords
 
 GZIP, SNAPPY, LZ4 = 1, 2, 3
 TRANSACTIONAL, CONTROL, APPEND_TIME = 16, 32, 8
@@ -180,3 +184,18 @@ def test_any_bytes_are_read_or_refused(data: bytes, is_sealed: bool) -> None:
         data = bytes(head)
     found = Fetched.read(data, 0, [])
     assert found is None or len([as_tuple(each) for each in found]) == len(found)
+
+
+def test_what_was_taken_of_a_fetch_is_let_go_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlainRecords, "topics", frozenset({"events"}))
+    monkeypatch.setattr(PlainRecords, "compiled", True)
+    sent = SentRecords(batch(0, [(b"c1", b"{}", [], 0), (b"c2", b"{}", [], 0)]).data)
+    gc.disable()  # no collection may be needed: what waits for one is more than what is at work
+    try:
+        fetch = PlainRecords(TopicPartition("events", 0), sent, None, 0, None, None, True, READ_UNCOMMITTED)
+        is_there = weakref.ref(fetch)
+        assert [record.key for record in fetch.take(None)] == [b"c1", b"c2"]
+        del fetch
+        assert is_there() is None
+    finally:
+        gc.enable()

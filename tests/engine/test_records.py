@@ -10,7 +10,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import example, given
 from hypothesis import strategies as st
-from streamseg_engine import Records, stamp
+from streamseg_engine import Records
 
 from streamseg.worker.log import Item
 
@@ -33,7 +33,9 @@ def filled(items: list[Item], batch_bytes: int, max_record_bytes: int = 1 << 20)
 
 def ours(items: list[Item], batch_bytes: int, compression: Literal["snappy", "none"]) -> list[tuple[int, bytes]]:
     sealed = filled(items, batch_bytes).seal(NOW, compression)
-    return [(count, stamp(batch, *PRODUCER)) for count, batch in sealed]
+    for batch in sealed:
+        batch.stamp(*PRODUCER)
+    return [(batch.count, bytes(batch)) for batch in sealed]
 
 
 def aiokafkas(items: list[Item], batch_bytes: int, codec: int) -> list[tuple[int, bytes]]:
@@ -126,5 +128,16 @@ def test_the_largest_record_is_told_as_the_log_counts_and_of_those_that_are_too_
 def test_what_cannot_be_sealed_or_stamped_is_refused() -> None:
     with pytest.raises(ValueError, match="no compression of this name: zstd"):
         filled([(b"a", b"b", [])], 1000).seal(NOW, "zstd")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no batch is this short"):
-        stamp(b"\0" * 60, *PRODUCER)
+    [sealed] = filled([(b"a", b"b", [])], 1000).seal(NOW, "none")
+    with memoryview(sealed) as view:
+        assert view.readonly
+        with pytest.raises(BufferError, match="somebody looks at this batch"):
+            sealed.stamp(*PRODUCER)
+    sealed.stamp(*PRODUCER)
+
+
+def test_a_batch_made_where_another_was_has_nothing_of_it() -> None:
+    large: list[Item] = [(b"a", b"x" * 100_000, [])]
+    small: list[Item] = [(b"b", b"y" * 50_000, [])]
+    for items in (large, small, large):
+        assert ours(items, 1 << 20, "none") == aiokafkas(items, 1 << 20, 0)
