@@ -49,7 +49,9 @@ class Load:
     """Events a second."""
     seconds: float
     every: int
-    """One event in so many is of a newcomer, and measured."""
+    """One event in so many is of a newcomer."""
+    sampled: int = 1
+    """One newcomer in so many is measured."""
     customers: int
     warm_up: float = 0.0
     purchases: float = 0.15
@@ -64,7 +66,11 @@ class Load:
     @property
     def measured(self) -> int:
         """Events that are measured."""
-        return self.events // self.every - self._before // self.every
+        return self.events // self._apart - self._before // self._apart
+
+    @property
+    def _apart(self) -> int:
+        return self.every * self.sampled
 
     @property
     def _before(self) -> int:
@@ -72,7 +78,7 @@ class Load:
 
     def is_measured(self, number: int) -> bool:
         """Whether an event is, of those of newcomers."""
-        return number > self._before
+        return number > self._before and number % self._apart == 0
 
     def command(self, out: Path) -> list[str]:
         """How to run it: what is measured is written to a file, as the time that appending took."""

@@ -12,8 +12,8 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -23,7 +23,7 @@ import click
 from aiohttp import ClientSession
 
 from benchmarks import document
-from benchmarks.changelog import MODELS, fill, make_models
+from benchmarks.changelog import MODELS, Models, fill, make_models
 from benchmarks.feed import Load
 from benchmarks.peer import DEFINITIONS
 from benchmarks.processes import warn_if_busy
@@ -37,11 +37,14 @@ from streamseg import services
 RATES = (1_000.0, 10_000.0, 50_000.0)
 SHARE = 0.5
 """Of a maximum: the last rates."""
-STEPS = 3
+STEPS = 4
 """Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
-TRIED_SECONDS, TRIED_WARM_UP = 4.0, 1.0
-TRIED_EVERY = 200
-"""Fewer newcomers than otherwise: each stays, and those of all tries together would be most of the customers."""
+TRIED_SECONDS, TRIED_WARM_UP = 8.0, 2.0
+WARM_SECONDS, WARM_EVERY = 30.0, 10
+"""How long there is a load before anything is measured, with fewer newcomers: Kafka's compiler takes a quarter of a
+core at first."""
+SAMPLED = 1_000
+"""About so many newcomers a second are measured at most: to look at more takes a tenth of a core, and shows no more."""
 LATE_US = 500_000
 """Who keeps up is no later than this at the end: the median of the last second."""
 SAID = {"sustained": "what it sustains", "drained": "what it drains", "given": "what was given"}
@@ -69,11 +72,9 @@ class Plan:
 def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures:
     """One worker at these rates, and at a share of each maximum: what it sustains, and what it drains."""
     models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
-    asyncio.run(fill(setup, models, plan.customers))
-    with telling_of_hashes(setup.redis), running(setup) as [worker]:
-        asyncio.run(wait_until_ready([worker], setup.partitions))
-        most = {"given": plan.rate} if plan.rate else maxima(setup, worker, plan)
-        told = {**dict.fromkeys(rates, ""), **{SHARE * rate: f"half of {SAID[name]}" for name, rate in most.items()}}
+    most = {"given": plan.rate} if plan.rate else maxima(setup, models, plan)
+    told = {**dict.fromkeys(rates, ""), **{SHARE * rate: f"half of {SAID[name]}" for name, rate in most.items()}}
+    with at_work(setup, models, plan) as worker:
         found = [
             {**measure_rate(setup, worker, plan, f"r{number}", rate), "what": what}
             for number, (rate, what) in enumerate(told.items())
@@ -81,22 +82,44 @@ def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures
     return {"customers": plan.customers, "max": {name: round(rate) for name, rate in most.items()}, "rates": found}
 
 
-def maxima(setup: Setup, worker: Worker, plan: Plan) -> dict[str, float]:
-    """What the worker sustains while events come, and what it drains when they wait; in events a second."""
-    most = asyncio.run(maximum(setup, worker, plan))
-    return {"sustained": sustained(setup, worker, plan, most), "drained": most}
+@contextmanager
+def at_work(setup: Setup, models: Models, plan: Plan) -> Iterator[Worker]:
+    """A worker that is ready, with customers who have a history."""
+    asyncio.run(fill(setup, models, plan.customers))
+    with telling_of_hashes(setup.redis), running(setup) as [worker]:
+        asyncio.run(wait_until_ready([worker], setup.partitions))
+        yield worker
+
+
+def maxima(setup: Setup, models: Models, plan: Plan) -> dict[str, float]:
+    """What a worker sustains while events come, and what it drains when they wait; in events a second.
+
+    It has topics and customers of its own: so many newcomers come that to it they are most of the customers.
+    """
+    own = replace(setup, name=f"{setup.name}-max")
+    with at_work(own, models, plan) as worker:
+        cold = asyncio.run(maximum(own, worker, plan, "a"))
+        warming = replace(plan, seconds=WARM_SECONDS, warm_up=0.0, every=WARM_EVERY * plan.every)
+        trial(own, worker, warming, "w", SHARE * cold)
+        most = asyncio.run(maximum(own, worker, plan, "b"))
+        return {"sustained": sustained(own, worker, plan, most), "drained": most}
 
 
 def sustained(setup: Setup, worker: Worker, plan: Plan, most: float) -> float:
-    """The greatest rate that was kept up with, of some between a share and all of what is drained."""
-    low, high = SHARE * most, most
+    """The greatest rate that was kept up with, of some up to what is drained.
+
+    Raises SystemExit if there was none.
+    """
+    low, high = 0.0, most
     for number in range(STEPS):
         rate = (low + high) / 2
-        tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP, every=max(plan.every, TRIED_EVERY))
+        tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
         if keeps_up(trial(setup, worker, tried, f"s{number}", rate).samples.of["changes"]):
             low = rate
         else:
             high = rate
+    if not low:
+        raise SystemExit(f"not even {high:,.0f} events/s were kept up with: is this machine busy?")
     return low
 
 
@@ -106,11 +129,11 @@ def keeps_up(changes: Sequence[Sample]) -> bool:
     return median(sample.seen - sample.due for sample in changes if sample.due > end - 1_000_000) <= LATE_US
 
 
-async def maximum(setup: Setup, worker: Worker, plan: Plan) -> float:
+async def maximum(setup: Setup, worker: Worker, plan: Plan, label: str) -> float:
     """Events a second while many wait, of the same kind as those of the rates."""
-    traffic, now = Traffic(plan.customers, setup.partitions, label="b"), int(time.time() * 1_000)
+    traffic, now = Traffic(plan.customers, setup.partitions, label=label), int(time.time() * 1_000)
     made = [
-        traffic.event(now) if number % plan.every else traffic.newcomer(b"b-%d" % number, now)
+        traffic.event(now) if number % plan.every else traffic.newcomer(b"%b-%d" % (label.encode(), number), now)
         for number in range(plan.backlog)
     ]
     before = await events_done(worker)
@@ -131,7 +154,8 @@ def trial(setup: Setup, worker: Worker, plan: Plan, label: str, rate: float) -> 
     """A load of one rate; when it ends, nothing waits any more."""
     load = Load(
         kafka=setup.kafka, topic=setup.events, label=label, rate=rate, seconds=plan.seconds,
-        warm_up=plan.warm_up, every=plan.every, customers=plan.customers, partitions=setup.partitions,
+        warm_up=plan.warm_up, every=plan.every, sampled=max(1, round(rate / plan.every / SAMPLED)),
+        customers=plan.customers, partitions=setup.partitions,
     )  # fmt: skip
     before = asyncio.run(events_done(worker))
     found = Running(setup, [worker], load, look_for(setup, load)).result()
@@ -186,7 +210,7 @@ def load_of(rate: Figures) -> str:
 @click.option("--customers", default=100_000, show_default=True, help="Customers who are there before.")
 @click.option("--seconds", default=60.0, show_default=True, help="How long each rate goes on.")
 @click.option("--warm-up", default=10.0, show_default=True, help="Seconds before that, which do not count.")
-@click.option("--every", default=20, show_default=True, help="One event in so many is of a newcomer, and measured.")
+@click.option("--every", default=20, show_default=True, help="One event in so many is of a newcomer.")
 @click.option("--backlog", default=300_000, show_default=True, help="Events to drain, for the maximum.")
 @click.option("--rate", type=float, help="A maximum, in events a second, instead of measuring any.")
 @click.option("--report", "reported", is_flag=True, help="Write the table into docs.")

@@ -68,7 +68,7 @@ WAITING_EVENTS = 130_000
 """Above this the partition is not fetched any more until it has caught up."""
 REFRESHED = 200
 """Forecasts refreshed in one go."""
-REFRESH_AFTER = 3.5
+REFRESH_AFTER = 4.0
 """Seconds after which a forecast that only moved is refreshed in Redis; interfaces allow 5."""
 CHECKPOINT_EVERY = 1.0
 CHECKPOINT_ANYWAY = 60.0
