@@ -44,7 +44,7 @@ WARM_SECONDS, WARM_EVERY = 30.0, 10
 """How long there is a load before anything is measured, with fewer newcomers: Kafka's compiler takes a quarter of a
 core at first."""
 SAMPLED = 1_000
-"""About so many newcomers a second are measured at most: to look at more takes a tenth of a core, and shows no more."""
+"""About so many newcomers a second are measured at most: more would show no more, and the reader takes CPU for each."""
 LATE_US = 500_000
 """Who keeps up is no later than this at the end: the median of the last second."""
 SAID = {"sustained": "what it sustains", "drained": "what it drains", "given": "what was given"}
@@ -94,7 +94,7 @@ def at_work(setup: Setup, models: Models, plan: Plan) -> Iterator[Worker]:
 def maxima(setup: Setup, models: Models, plan: Plan) -> dict[str, float]:
     """What a worker sustains while events come, and what it drains when they wait; in events a second.
 
-    It has topics and customers of its own: so many newcomers come that to it they are most of the customers.
+    It has topics and customers of its own: so many newcomers come to it that they are most of the customers.
     """
     own = replace(setup, name=f"{setup.name}-max")
     with at_work(own, models, plan) as worker:

@@ -49,12 +49,11 @@ impl<T: Holding> Pool<T> {
         let mut free = locked(&self.free);
         free.push(one);
         let mut held: usize = free.iter().map(Holding::bytes).sum();
-        let surplus = free.iter().take_while(|each| {
-            let is_surplus = held > self.most;
-            held -= if is_surplus { each.bytes() } else { 0 };
-            is_surplus
-        });
-        let count = surplus.count();
+        let mut count = 0;
+        while held > self.most {
+            held -= free[count].bytes();
+            count += 1;
+        }
         let gone: Vec<T> = free.drain(..count).collect();
         drop(free);
         drop(gone); // which takes a while

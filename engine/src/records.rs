@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::fetched::unpack;
 use crate::pool::{Holding, Pool};
+use crate::room::show;
 
 /// What stands before the records of a batch, in bytes.
 pub const HEAD: usize = 61;
@@ -351,18 +352,11 @@ impl Sealed {
     }
 
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        if view.is_null() {
-            return Err(PyBufferError::new_err("there is no view to fill"));
-        }
         let mut sealed = slf.try_borrow_mut()?;
-        let (data, size) = (sealed.batch.as_mut_ptr(), sealed.batch.len() as ffi::Py_ssize_t);
-        match ffi::PyBuffer_FillInfo(view, slf.as_ptr(), data.cast(), size, 1, flags) {
-            0 => {
-                sealed.views += 1;
-                Ok(())
-            }
-            _ => Err(PyErr::fetch(slf.py())),
-        }
+        let bytes = (sealed.batch.as_mut_ptr(), sealed.batch.len());
+        show(slf.as_any(), bytes, true, view, flags)?;
+        sealed.views += 1;
+        Ok(())
     }
 
     unsafe fn __releasebuffer__(&mut self, _view: *mut ffi::Py_buffer) {

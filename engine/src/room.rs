@@ -37,19 +37,31 @@ impl Room {
     }
 
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        if view.is_null() {
-            return Err(PyBufferError::new_err("there is no view to fill"));
-        }
-        let (data, size) = ((*slf.get().data.get()).as_mut_ptr(), slf.get().size as ffi::Py_ssize_t);
-        match ffi::PyBuffer_FillInfo(view, slf.as_ptr(), data.cast(), size, 0, flags) {
-            0 => Ok(()),
-            _ => Err(PyErr::fetch(slf.py())),
-        }
+        let (data, size) = ((*slf.get().data.get()).as_mut_ptr(), slf.get().size);
+        show(slf.as_any(), (data, size), false, view, flags)
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         FREE.give(std::mem::take(self.data.get_mut()));
+    }
+}
+
+/// Fills a view of bytes that stay where they are as long as their owner.
+pub unsafe fn show(
+    owner: &Bound<'_, PyAny>,
+    (data, size): (*mut u8, usize),
+    is_readonly: bool,
+    view: *mut ffi::Py_buffer,
+    flags: c_int,
+) -> PyResult<()> {
+    if view.is_null() {
+        return Err(PyBufferError::new_err("there is no view to fill"));
+    }
+    let size = size as ffi::Py_ssize_t;
+    match ffi::PyBuffer_FillInfo(view, owner.as_ptr(), data.cast(), size, is_readonly.into(), flags) {
+        0 => Ok(()),
+        _ => Err(PyErr::fetch(owner.py())),
     }
 }
