@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from faust.serializers.schemas import Schema
@@ -24,9 +24,11 @@ logger = logging.getLogger("streamseg.worker")
 FETCH_WAIT_MS = 200
 """How long the broker holds a fetch that finds nothing. Faust's 1500 would keep a partition that was left
 out of a running fetch waiting for so long, and `caught_up` needs polls that are fresh."""
+HELD_BYTES = 1_000_000
+"""So much is worth a poll at any time."""
 POLL_SECONDS = 0.25
 """How long one poll waits; a rebalance waits for a running poll before it moves the consumer."""
-SPACING_SECONDS, MOST_SPACING_SECONDS = 0.008, 0.03
+SPACING_SECONDS, MOST_SPACING_SECONDS = 0.014, 0.045
 """Polls begin so far apart at least: under load each would bring a few events, at the price of many."""
 EVENT_SECONDS = 10e-6
 """What an event takes, all in all: so much longer is the wait after a poll for each that it brought. A machine that has
@@ -47,6 +49,25 @@ def spacing(events: int, most: int) -> float:
     if events >= most:
         return SPACING_SECONDS
     return min(SPACING_SECONDS + events * EVENT_SECONDS, MOST_SPACING_SECONDS)
+
+
+class Hold(NamedTuple):
+    """How long a broker shall hold a fetch: until there are so many bytes, or for so long."""
+
+    least_bytes: int
+    most_ms: int
+
+
+def hold(events: int, most: int) -> Hold:
+    """Give how long to hold the fetch that follows a poll which brought so many events, of `most` at most.
+
+    A fetch that is answered at once waits here for the next poll's turn, and what comes meanwhile waits for the one
+    behind it. So the broker waits instead, and a poll brings what came until then. After a single event the next may
+    be long in coming, and is fetched as it comes.
+    """
+    if 1 < events < most:
+        return Hold(HELD_BYTES, round(1_000 * spacing(events, most)))
+    return Hold(1, FETCH_WAIT_MS)
 
 
 class RecordBatch:
@@ -137,6 +158,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> Mapping[Any, Any]:
         self._pause_changelog(consumer, active_partitions)
         records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+        # The next fetch is sent when this ends: aiokafka's task comes to know of this poll only then.
+        held, fetcher = hold(sum(map(len, records.values())), consumer._max_poll_records), consumer._fetcher
+        fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = held.least_bytes, held.most_ms
         assignment = consumer._subscription.subscription.assignment
         self.positions = {
             tp: state._position

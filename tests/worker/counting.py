@@ -21,7 +21,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("counting_worker.py")
 PATIENCE = 60.0
-NOTHING: dict[str, Any] = {"caught_up": {}, "counted": {}, "handed": {}, "first": {}, "late": 0, "owns": {}}
+NOTHING: dict[str, Any] = {
+    "caught_up": {},
+    "counted": {},
+    "handed": {},
+    "first": {},
+    "late": 0,
+    "batches": 0,
+    "owns": {},
+}
 
 
 class Job:
@@ -59,6 +67,15 @@ class Job:
                 await producer.send(topic, b"{}", key, chosen[customer % len(chosen)])
                 sent[key] += 1
         return sent
+
+    async def produce_one_by_one(self, *together: int) -> None:
+        """Append so many events of partition 0 at once, one time after the other, each when the one before is there."""
+        async with AIOKafkaProducer(bootstrap_servers=self.kafka) as producer:
+            for events in together:
+                batch = producer.create_batch()
+                for _ in range(events):
+                    batch.append(timestamp=None, key=b"c", value=b"{}")
+                await (await producer.send_batch(batch, self.topics[0], partition=0))
 
     async def counted(self) -> Counter[bytes]:
         """Give the count of each key in the changelog's last record of it."""

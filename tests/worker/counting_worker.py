@@ -16,6 +16,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 
+from streamseg.worker import batches
 from streamseg.worker.app import ShellSettings, build_app, run
 from streamseg.worker.fetches import Record
 from streamseg.worker.log import Log
@@ -126,6 +127,7 @@ class CountingOwner:
         self.open_partitions: dict[int, Counted] = {}
         self.first_offsets: dict[str, int] = {}
         self.late = 0
+        self.batches = 0
 
     async def start(self) -> None:
         self.reporting = asyncio.create_task(self.report())
@@ -171,6 +173,7 @@ class CountingOwner:
 
     def arrived(self, topic: str, partition: int, records: Sequence[ConsumerRecord], ack: Ack) -> None:
         self.first_offsets.setdefault(f"{topic}/{partition}", records[0].offset)
+        self.batches += 1
         counted = self.open_partitions[partition]
         counted.waiting.append((topic, records, ack))
         counted.events += len(records)
@@ -201,6 +204,7 @@ class CountingOwner:
             "owns": {str(each): self.shell.owns(each) for each in partitions},
             "first": dict(self.first_offsets),
             "late": self.late,
+            "batches": self.batches,
             "handed": {str(each): self.open_partitions[each].handed for each in partitions},
             "counted": {str(each): self.open_partitions[each].total() for each in partitions},
         }
@@ -219,6 +223,8 @@ def main(arguments: dict[str, Any]) -> int:
         commit_seconds=0.3,
         poll_records=arguments.get("poll_records", 5000),
     )
+    if spacing := arguments.get("spacing"):
+        batches.SPACING_SECONDS = batches.MOST_SPACING_SECONDS = spacing
     owner = CountingOwner(arguments)
     app = build_app(settings, owner)
     owner.shell, owner.log = app.shell, app.shell.log

@@ -85,6 +85,19 @@ def test_a_worker_that_comes_to_others_gets_its_share(kafka: str, tmp_path: Path
             third.wait(lambda: len(third.opened) == 1)
 
 
+def test_events_that_come_before_a_poll_has_its_turn_come_with_it(kafka: str, tmp_path: Path) -> None:
+    count = job(kafka, tmp_path)
+    with count.worker(spacing=3.0) as worker:
+        worker.wait(lambda: worker.caught_up(4))
+        do(count.produce_one_by_one(2))
+        worker.wait(lambda: worker.total == 2)
+        assert worker.state["batches"] == 1
+        do(count.produce_one_by_one(1, 1))
+        worker.wait(lambda: worker.total == 4)
+        assert worker.state["batches"] == 2
+        assert worker.stop() == 0
+
+
 def test_a_stopped_worker_finishes_commits_leaves_and_exits_with_zero(kafka: str, tmp_path: Path) -> None:
     count = job(kafka, tmp_path)
     sent = do(count.produce(10_000))
