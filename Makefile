@@ -61,8 +61,8 @@ bench-latency: setup  ## from an event to its change and to Redis, at several ra
 bench-herd: setup  ## many deadlines in one second, while other customers go on (CUSTOMERS=100000 REPORT=1)
 	$(BIN)/python -m benchmarks.herd --customers $(or $(CUSTOMERS),100000) $(if $(REPORT),--report)
 
-bench-growth: setup  ## CPU of an event as everything grows (ONLY="customers windows" EVENTS=100000 QUICK=1 REPORT=1)
-	$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only "$(ONLY)") $(if $(EVENTS),--events $(EVENTS)) $(if $(QUICK),--quick) $(if $(REPORT),--report)
+bench-growth: setup  ## CPU of an event as everything grows (ONLY="customers windows" EVENTS=100000 QUICK=1 REPEAT=3 REPORT=1)
+	$(BIN)/python -m benchmarks.growth $(if $(ONLY),--only "$(ONLY)") $(if $(EVENTS),--events $(EVENTS)) $(if $(QUICK),--quick) $(if $(REPEAT),--repeat $(REPEAT)) $(if $(REPORT),--report)
 
 bench-memory: setup  ## bytes of a customer, by part, and the formula of docs/operating.md (CUSTOMERS=3000000 QUICK=1 REPORT=1)
 	$(BIN)/python -m benchmarks.memory $(if $(CUSTOMERS),--customers "$(CUSTOMERS)") $(if $(QUICK),--quick) $(if $(REPORT),--report)

@@ -13,7 +13,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -171,20 +171,22 @@ class Growth:
     events: int
     name: str = "growth"
 
-    def all(self, wanted: Series) -> dict[str, list[tuple[int, Cost]]]:
-        """The costs of each series; a point of several is measured once."""
-        known: dict[Point, Cost] = {}
-        return {name: list(self._one(known, name, *each)) for name, each in wanted.items()}
+    def all(self, wanted: Series, rounds: int = 1) -> dict[str, list[tuple[int, Cost]]]:
+        """The costs of each series, the middle ones of some rounds; a point of several series is measured once in each.
 
-    def _one(
-        self, known: dict[Point, Cost], name: str, grown: str, points: Sequence[Point]
-    ) -> Iterator[tuple[int, Cost]]:
-        for point in points:
-            if point not in known:
-                known[point] = asyncio.run(self._measure(point, len(known)))
-            value, cost = getattr(point, grown), known[point]
-            click.echo(f"{value:>10,} {TITLES[name]:34}{cost.microseconds:>8.1f} µs{cost.mb:>8,.0f} MB", err=True)
-            yield value, cost
+        Every other round goes backwards: a machine that grows slower meanwhile makes no series grow.
+        """
+        said = {point: (name, getattr(point, grown)) for name, (grown, points) in wanted.items() for point in points}
+        found: dict[Point, list[Cost]] = {point: [] for point in said}
+        for number in range(rounds):
+            for point in list(said)[:: -1 if number % 2 else 1]:
+                cost = asyncio.run(self._measure(point, sum(map(len, found.values()))))
+                found[point].append(cost)
+                click.echo(line(*said[point], cost), err=True)
+        return {
+            name: [(getattr(point, grown), middle(found[point])) for point in points]
+            for name, (grown, points) in wanted.items()
+        }
 
     async def _measure(self, point: Point, number: int) -> Cost:
         place = self.folder / f"{self.name}{number}"
@@ -194,6 +196,16 @@ class Growth:
         name = f"{self.name}{number}"
         setup = Setup(definitions, self.kafka, self.redis, place, name, partitions=point.partitions)
         return await measure(setup, point, self.events)
+
+
+def line(name: str, value: int, cost: Cost) -> str:
+    """A point, for whoever waits."""
+    return f"{value:>10,} {TITLES[name]:34}{cost.microseconds:>8.1f} µs{cost.mb:>8,.0f} MB"
+
+
+def middle(costs: Sequence[Cost]) -> Cost:
+    """The cost in the middle of those of one point; of an even number the lower one."""
+    return sorted(costs, key=lambda cost: cost.microseconds)[(len(costs) - 1) // 2]
 
 
 Found = Mapping[str, Sequence[tuple[int, Cost]]]
@@ -206,9 +218,10 @@ def as_json(found: Found) -> str:
     )
 
 
-def markdown(found: Found, events: int) -> str:
+def markdown(found: Found, events: int, rounds: int = 1) -> str:
     """The table of docs/benchmarks.md."""
-    about = f"{events:,} events at each point, {document.machine()}. µs of CPU an event.\n\n"
+    of = "" if rounds == 1 else f", the middle of {rounds} rounds"
+    about = f"{events:,} events at each point{of}, {document.machine()}. µs of CPU an event.\n\n"
     rows = [
         [TITLES[name], " · ".join(f"{value:,}: **{cost.microseconds:.0f}**" for value, cost in points), _times(points)]
         for name, points in found.items()
@@ -221,10 +234,10 @@ def _times(points: Sequence[tuple[int, Cost]]) -> str:
     return f"{last / first:,.0f} times as many cost {dear.microseconds / cheap.microseconds:.2f} times"
 
 
-def report(found: Found, events: int) -> None:
+def report(found: Found, events: int, rounds: int) -> None:
     """Puts table and chart into the documentation."""
     picture = f"![CPU of an event as each grows](images/{CHART.name})"
-    document.replace("growth", f"{markdown(found, events)}\n{picture}")
+    document.replace("growth", f"{markdown(found, events, rounds)}\n{picture}")
     subprocess.run(
         [str(peers_python()), "-m", "benchmarks.growth_chart", str(CHART)],
         check=True, cwd=document.ROOT, input=as_json(found), text=True,
@@ -244,8 +257,9 @@ def chosen(only: str, *, quick: bool) -> Series:
 @click.option("--only", default="", help="Names of series; without it all.")
 @click.option("--events", type=int, help="How many, at each point.  [default: 100000, quick 20000]")
 @click.option("--quick", is_flag=True, help="Few and small points.")
+@click.option("--repeat", default=1, show_default=True, help="Rounds; what is told is the middle of them.")
 @click.option("--report", "reported", is_flag=True, help="Write table and chart into docs; wants all series.")
-def main(only: str, events: int | None, quick: bool, reported: bool) -> None:
+def main(only: str, events: int | None, quick: bool, repeat: int, reported: bool) -> None:
     """Measure, print, and the figures as JSON."""
     wanted, count = chosen(only, quick=quick), events or (20_000 if quick else 100_000)
     if reported and (only or quick):
@@ -256,10 +270,10 @@ def main(only: str, events: int | None, quick: bool, reported: bool) -> None:
         folder = Path(name)
         kafka = stack.enter_context(services.kafka(folder / "kafka"))
         redis = stack.enter_context(services.redis(folder / "redis"))
-        found = Growth(kafka, redis, folder, count).all(wanted)
+        found = Growth(kafka, redis, folder, count).all(wanted, repeat)
     click.echo(f"{time.perf_counter() - began:.0f} s", err=True)
     if reported:
-        report(found, count)
+        report(found, count, repeat)
     click.echo(as_json(found))
 
 

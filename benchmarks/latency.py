@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from benchmarks import document
 from benchmarks.changelog import MODELS, Models, fill, make_models
 from benchmarks.feed import Load
 from benchmarks.peer import DEFINITIONS
-from benchmarks.processes import warn_if_busy
+from benchmarks.processes import tree, wait_until_idle, warn_if_busy
 from benchmarks.samples import Sample, summary
 from benchmarks.traffic import Traffic
 from benchmarks.trial import Running, Trial, look_for, telling_of_hashes
@@ -75,6 +76,7 @@ def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures
     most = {"given": plan.rate} if plan.rate else maxima(setup, models, plan)
     told = {**dict.fromkeys(rates, ""), **{SHARE * rate: f"half of {SAID[name]}" for name, rate in most.items()}}
     with at_work(setup, models, plan) as worker:
+        wait_until_idle(tree(os.getpid())[1:])
         found = [
             {**measure_rate(setup, worker, plan, f"r{number}", rate), "what": what}
             for number, (rate, what) in enumerate(told.items())

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 QUIET = 0.5
 """The load average of a machine on which figures mean something."""
+
+IDLE = 0.15
+"""Cores that services and workers with nothing to do take together, about."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -39,6 +44,20 @@ def tree(pid: int) -> list[int]:
         except OSError:  # it has ended meanwhile
             continue
     return found
+
+
+def wait_until_idle(pids: Sequence[int], patience: float = 60.0, over: float = 1.0) -> bool:
+    """Waits until processes take little CPU, but only so many seconds; says whether they do.
+
+    A broker that was given much goes on to compact it.
+    """
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before = sum(map(cpu_seconds, pids))
+        time.sleep(over)
+        if sum(map(cpu_seconds, pids)) - before < IDLE * over:
+            return True
+    return False
 
 
 def program(pid: int) -> str:

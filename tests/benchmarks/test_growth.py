@@ -9,7 +9,7 @@ import click
 import pytest
 
 from benchmarks import growth
-from benchmarks.growth import Growth, Point, series
+from benchmarks.growth import Cost, Growth, Point, series
 from streamseg.formats.definitions_yaml import load_definitions
 
 
@@ -52,3 +52,26 @@ def test_a_cost_comes_out_at_each_point_and_one_of_two_series_is_measured_once(
     assert 100 < cost.state_bytes < 2_000
     assert json.loads(growth.as_json(found))["workers"][0]["at"] == 1
     assert f"| workers | 1: **{cost.microseconds:.0f}** |" in growth.markdown(found, 3_000)
+
+
+class ByHand(Growth):
+    """Costs that are given, instead of measured ones."""
+
+    def __init__(self, costs: list[float]) -> None:
+        super().__init__("", "", Path(), 1)
+        self.costs = iter(costs)
+        self.measured: list[int] = []
+
+    async def _measure(self, point: Point, number: int) -> Cost:  # noqa: ARG002
+        self.measured.append(point.customers)
+        return Cost(next(self.costs), 1, 1)
+
+
+def test_of_three_rounds_the_middle_cost_counts_and_every_other_goes_backwards() -> None:
+    by_hand = ByHand([1.0, 5.0, 9.0, 2.0, 1.5, 6.0])
+
+    found = by_hand.all({"customers": ("customers", [Point(customers=10), Point(customers=20)])}, rounds=3)
+
+    assert by_hand.measured == [10, 20, 20, 10, 10, 20]
+    assert [(value, cost.microseconds) for value, cost in found["customers"]] == [(10, 1.5), (20, 6.0)]
+    assert "the middle of 3 rounds" in growth.markdown(found, 1, 3)
