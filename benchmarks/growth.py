@@ -176,7 +176,10 @@ class Growth:
 
         Every other round goes backwards: a machine that grows slower meanwhile makes no series grow.
         """
-        said = {point: (name, getattr(point, grown)) for name, (grown, points) in wanted.items() for point in points}
+        said: dict[Point, tuple[str, int]] = {}
+        for name, (grown, points) in wanted.items():
+            for point in points:
+                said.setdefault(point, (name, getattr(point, grown)))
         found: dict[Point, list[Cost]] = {point: [] for point in said}
         for number in range(rounds):
             for point in list(said)[:: -1 if number % 2 else 1]:

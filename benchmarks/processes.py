@@ -11,7 +11,6 @@ from pathlib import Path
 HERTZ = os.sysconf("SC_CLK_TCK")
 QUIET = 0.5
 """The load average of a machine on which figures mean something."""
-
 IDLE = 0.15
 """Cores that services and workers with nothing to do take together, about."""
 
