@@ -132,15 +132,25 @@ def keeps_up(changes: Sequence[Sample]) -> bool:
 
 
 async def maximum(setup: Setup, worker: Worker, plan: Plan, label: str) -> float:
-    """Events a second while many wait, of the same kind as those of the rates."""
+    """Events a second while many wait, of the same kind as those of the rates.
+
+    Raises SystemExit if they are too few to be measured.
+    """
     traffic, now = Traffic(plan.customers, setup.partitions, label=label), int(time.time() * 1_000)
     made = [
         traffic.event(now) if number % plan.every else traffic.newcomer(b"%b-%d" % (label.encode(), number), now)
         for number in range(plan.backlog)
     ]
     before = await events_done(worker)
-    await append(setup.kafka, setup.events, made, setup.partitions)
-    return (await drained([worker], plan.backlog, before)).rate
+    worker.process.pause()  # or it would be done with most of them before the last is there
+    try:
+        await append(setup.kafka, setup.events, made, setup.partitions)
+    finally:
+        worker.process.resume()
+    found = await drained([worker], plan.backlog, before)
+    if not found.events:
+        raise SystemExit(f"{plan.backlog:,} events were done before a look at the worker: ask for a larger --backlog")
+    return found.rate
 
 
 def measure_rate(setup: Setup, worker: Worker, plan: Plan, label: str, rate: float) -> Figures:

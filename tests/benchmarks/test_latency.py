@@ -104,7 +104,7 @@ def test_what_a_worker_sustains_is_found_below_what_it_drains(
     monkeypatch.setattr(latency, "TRIED_SECONDS", 1.0)
     monkeypatch.setattr(latency, "TRIED_WARM_UP", 0.0)
     monkeypatch.setattr(latency, "WARM_SECONDS", 1.0)
-    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=40_000)
+    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=200_000)
     setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
 
     found = latency.measure(setup, plan, rates=())
@@ -114,6 +114,17 @@ def test_what_a_worker_sustains_is_found_below_what_it_drains(
     assert [rate["events_per_second"] for rate in found["rates"]] == pytest.approx(
         [most["sustained"] / 2, most["drained"] / 2], abs=1
     )
+
+
+def test_a_backlog_that_is_done_at_once_is_no_measure(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.worker.LOOK_SECONDS", 1.0)
+    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=100)
+    setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
+
+    with pytest.raises(SystemExit, match="ask for a larger --backlog"):
+        latency.measure(setup, plan, rates=())
 
 
 def test_each_deadline_of_a_herd_is_seen_after_its_time_and_others_go_on(
