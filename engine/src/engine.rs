@@ -149,8 +149,9 @@ impl Engine {
         latest: Option<i64>,
         since: f64,
         offset: i64,
+        watched: bool,
     ) -> PyResult<Work> {
-        let given = Given { topic, latest, since, offset };
+        let given = Given { topic, latest, since, offset, watched };
         let Ok(fetched) = records.cast::<Fetched>() else {
             return Ok(Work::done(self.own(py).fold_objects(records, start, limit, &given)?.given(py)?));
         };
@@ -181,6 +182,10 @@ impl Engine {
 
     fn note_stale(&self, py: Python, customer: &[u8], since: f64, offset: i64) {
         self.own(py).note_stale(customer, since, offset);
+    }
+
+    fn is_stale(&self, py: Python, customer: &[u8]) -> bool {
+        self.own(py).is_stale(customer)
     }
 
     fn drop_stale(&self, py: Python, customer: &[u8]) {

@@ -179,7 +179,10 @@ pub struct Partition {
     late: Vec<i64>,
     by_time: usize,
     brimming: bool,
-    told_just_now: bool,
+    /// Whether what is told of the customer of the last event still holds.
+    is_told: bool,
+    /// The forecasts before that event, and behind it.
+    foreseen: [Vec<Forecast>; 2],
     positions: Positions,
     prepared: Prepared,
     ahead: Ahead,
@@ -322,10 +325,12 @@ impl Partition {
         known: Option<usize>,
         event: &Event,
         name: &str,
+        watched: bool,
     ) -> PyResult<(Taken, usize)> {
         let plan = self.plan.clone();
         self.clock = self.clock.max(event.time);
-        self.told_just_now = false;
+        let watched = watched && known.is_some_and(|place| !self.stale.has(self.group.slots[place].number));
+        self.is_told = watched;
         let place = match known {
             Some(place) => place,
             None => {
@@ -344,7 +349,9 @@ impl Partition {
             }
             return Ok((Taken::Unsure, place));
         }
-        let before = plan.may_fail.then(|| profile.clone());
+        self.is_told = false;
+        let watched = watched && self.foresee(place, 0);
+        let before = plan.may_fail.then(|| self.group.profile(place).clone());
         let profile = self.group.both(place).1;
         advance_and_drop(&plan, profile, now);
         let unmatched = apply(&plan, profile, event, now, &self.prepared);
@@ -355,9 +362,19 @@ impl Partition {
             }
             return Ok((Taken::Unsure, place));
         }
+        if watched && !self.is_told {
+            self.is_told = self.foresee(place, 1) && self.foreseen[0] == self.foreseen[1];
+        }
         self.wait(states, place);
         self.touch(place);
         Ok((Taken::As(if unmatched { "unmatched" } else { "applied" }), place))
+    }
+
+    /// Notes what is ahead of a customer, before an event or behind it; false if that is not sure.
+    fn foresee(&mut self, place: usize, which: usize) -> bool {
+        let Partition { plan, group, ahead, foreseen, .. } = self;
+        let profile = group.profile(place);
+        forecast(plan, profile, profile.moving.at, ahead, &mut foreseen[which]).is_ok()
     }
 
     /// Evaluates at `now`, where the customer is, publishes what moved, and finds the next deadline.
@@ -419,7 +436,7 @@ impl Partition {
         }
         told.ahead = found;
         self.brimming |= told.size > self.setup.outbox_bytes;
-        self.told_just_now = true;
+        self.is_told = true;
         self.stale.forget(slot.number);
         Ok(())
     }
@@ -519,12 +536,12 @@ impl Partition {
                 return Ok(Some(End::Deadline(due, key)));
             }
         }
-        let (taken, place) = self.take(states, customer, known, &event, &name)?;
+        let (taken, place) = self.take(states, customer, known, &event, &name, given.watched)?;
         match taken {
             Taken::Unsure => return Ok(Some(End::Python)),
             Taken::As(result) => {
                 let (slot, profile) = self.group.both(place);
-                if !self.told_just_now {
+                if !self.is_told {
                     self.stale.note(slot.number, given.since, given.offset);
                 }
                 if result != "duplicate" {
@@ -543,6 +560,8 @@ pub struct Given {
     pub latest: Option<i64>,
     pub since: f64,
     pub offset: i64,
+    /// Whether forecasts are compared, and only those that moved are told.
+    pub watched: bool,
 }
 
 /// Events by the class of their type and what became of them.
@@ -676,7 +695,8 @@ impl Partition {
             late: vec![],
             by_time: 0,
             brimming: false,
-            told_just_now: false,
+            is_told: false,
+            foreseen: Default::default(),
             positions: Positions::default(),
             prepared: Prepared::new(),
             ahead: Ahead::default(),
@@ -841,6 +861,10 @@ impl Partition {
     pub fn note_stale(&mut self, customer: &[u8], since: f64, offset: i64) {
         let number = locked(&self.states).named(customer);
         self.stale.note(number, since, offset);
+    }
+
+    pub fn is_stale(&self, customer: &[u8]) -> bool {
+        locked(&self.states).number(customer).is_some_and(|number| self.stale.has(number))
     }
 
     pub fn drop_stale(&mut self, customer: &[u8]) {

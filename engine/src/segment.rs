@@ -18,7 +18,7 @@ pub struct Move {
 }
 
 /// What a scheme will do if no event comes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Forecast {
     pub at: i64,
     pub target: i32,

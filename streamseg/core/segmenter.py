@@ -138,16 +138,10 @@ class Segmenter:
         To each customer happens the same, in the same order.
         """
         customer, definitions = event.customer, self.definitions
-        if event.time > self.clock:
-            self.clock = event.time
-        profile = self._shelf.get(customer)
+        profile = self.catch_up(event)
         if profile is None:
             profile = Profile(definitions.layout, self._schemes)
         now = max(profile.at, self.clock)
-        if profile.wake <= now:
-            while profile.wake <= now:
-                self._move_on(customer, profile, profile.wake)
-            self._queue(customer, profile)  # once: what it was put off by meanwhile has passed
         if is_duplicate(profile, event, now, definitions.refund_window):
             return DUPLICATE
         if now >= profile.expires:
@@ -159,6 +153,19 @@ class Segmenter:
         self._queue(customer, profile)
         self._shelf.put(customer, profile)
         return UNMATCHED if unmatched else APPLIED
+
+    def catch_up(self, event: Event) -> Profile | None:
+        """Moves the clock to the event and fires the deadlines of its customer until then; None if it is unknown."""
+        if event.time > self.clock:
+            self.clock = event.time
+        profile = self._shelf.get(event.customer)
+        if profile is None:
+            return None
+        if profile.wake <= self.clock:
+            while profile.wake <= self.clock:
+                self._move_on(event.customer, profile, profile.wake)
+            self._queue(event.customer, profile)  # once: what it was put off by meanwhile has passed
+        return profile
 
     def _settle(self, customer: str, profile: Profile, now: Instant, reason: Reason, cause: str | None) -> None:
         """Evaluates at `now`, where the profile is, publishes what moved, and finds the next deadline."""

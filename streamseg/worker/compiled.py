@@ -263,6 +263,9 @@ class CompiledPartition(Partition):
     def _note_stale(self, customer: str) -> None:
         self.customers.engine.note_stale(customer.encode(), *self._mark)
 
+    def _is_stale(self, customer: str) -> bool:
+        return self.customers.engine.is_stale(customer.encode())
+
     def _refreshed(self, customer: str) -> None:
         self.customers.engine.drop_stale(customer.encode())
 
@@ -329,7 +332,7 @@ class CompiledPartition(Partition):
             engine = self.customers.engine
             taken, how, deadline, results = await self._done(
                 end - place >= APART_EVENTS,
-                engine.fold(events, place, end - place, topic, latest, *self._mark),
+                engine.fold(events, place, end - place, topic, latest, *self._mark, self._watches),
             )
             place += taken
             tally.accept(taken)

@@ -31,7 +31,7 @@ from streamseg.core.definitions import Definitions
 from streamseg.core.errors import RejectedEvent, TryAgainError
 from streamseg.core.event import NOT_ENGAGEMENT, Event
 from streamseg.core.profile import Profile
-from streamseg.core.segmenter import COMPLETE, DUPLICATE, Segmenter
+from streamseg.core.segmenter import COMPLETE, DUPLICATE, Result, Segmenter
 from streamseg.core.units import Instant, format_instant
 from streamseg.formats import messages
 from streamseg.formats import state as records
@@ -66,6 +66,9 @@ GROUP_DEADLINES = 300
 """Changes by time in a group, about. An event amid a herd of them waits for two such groups, and for their writing."""
 WAITING_EVENTS = 130_000
 """Above this the partition is not fetched any more until it has caught up."""
+WATCHED_EVENTS = 4_000
+"""While fewer wait, the forecast before an event and the one behind it are compared, and it is told if it moved. Who is
+behind saves the time that takes, and tells whatever it comes to."""
 REFRESHED = 200
 """Forecasts refreshed in one go."""
 REFRESH_AFTER = 4.0
@@ -195,6 +198,8 @@ class Partition:
         self._brimming = False
         self._by_time = 0
         self._mark = Mark(0.0, 0)
+        self._watches = False
+        """Whether forecasts are compared."""
         self._sources: dict[str, int] = {}
         self._tallies = defaultdict[str, Tally](partial(Tally, settings.tolerance))
         self._refusal: TooManyRejectedError | None = None
@@ -286,8 +291,7 @@ class Partition:
             customer = key.decode()
             profile = self.customers.get(customer)
             if profile is not None:
-                ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
-                self._tell_view(group, customer, profile, Told(moves=moves, ahead=ahead))
+                self._tell_view(group, customer, profile, Told(moves=moves, ahead=self._ahead(profile)))
                 self._refreshed(customer)
         await self._send(self._names.changes, again)
         await self._assign(group.current)
@@ -446,6 +450,9 @@ class Partition:
         if customer not in self._stale:
             self._stale[customer] = self._mark
 
+    def _is_stale(self, customer: str) -> bool:
+        return customer in self._stale
+
     def _refreshed(self, customer: str) -> None:
         self._stale.pop(customer, None)
 
@@ -466,11 +473,14 @@ class Partition:
         for customer in customers:
             profile = self.customers.get(customer)
             if profile is not None:
-                ahead = forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
+                shown = Told(ahead=self._ahead(profile))
                 if told:
-                    self._tell_view(group, customer, profile, Told(ahead=ahead))
+                    self._tell_view(group, customer, profile, shown)
                 else:
-                    group.pieces.append(self._entry(customer, profile, Told(ahead=ahead)))
+                    group.pieces.append(self._entry(customer, profile, shown))
+
+    def _ahead(self, profile: Profile) -> dict[int, Forecast]:
+        return forecast(self._definitions, profile, profile.at, range(len(self._definitions.schemes)))
 
     # Folding
 
@@ -483,6 +493,7 @@ class Partition:
         if not batch.records[0].offset:
             self._observed.setdefault(batch.topic, COMPLETE)
         self._mark = Mark(self._shell.monotonic(), self._published)
+        self._watches = self.waiting < WATCHED_EVENTS
         counts: Counter[Taken] = Counter()
         tally = self._tallies[batch.topic]
         latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None
@@ -604,11 +615,22 @@ class Partition:
         if state is not None and offset <= state.offsets.get(position, -1):
             self.segmenter.clock = max(self.segmenter.clock, event.time)
             return type_class, "replayed"
-        self._note_stale(event.customer)
-        result = self.segmenter.overtake(event)
+        result = self._overtake(event)
         if result != DUPLICATE:
             self.customers.applied(event.customer, position, offset)
         return type_class, result
+
+    def _overtake(self, event: Event) -> Result:
+        """Applies an event, and notes whether a forecast that is told may have moved by it."""
+        profile = self.segmenter.catch_up(event)
+        if profile is None or not self._watches or self._is_stale(event.customer):
+            self._note_stale(event.customer)
+            return self.segmenter.overtake(event)
+        told, version = self._ahead(profile), profile.version
+        result = self.segmenter.overtake(event)
+        if profile.version == version and self._ahead(profile) != told:
+            self._note_stale(event.customer)
+        return result
 
     def _observe(self, topic: str, at: Instant) -> None:
         """Notes since when the input was observed, when its very first record was not seen by us or before us."""

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from streamseg.core import ledger
 from streamseg.core.definitions import Definitions
+from streamseg.core.units import format_instant
 from streamseg.engine import Engine, NoEngineError
 from streamseg.formats.definitions_yaml import load_definitions
 from streamseg.formats.native_plan import UnsupportedError, plan
@@ -61,6 +62,7 @@ FILES = [
 ]
 HEAD = "version: 1\ncurrency: EUR\nrates: {USD: 0.5}\n"
 MINUTE, DAY = 60_000, 86_400_000
+ALL = float("inf")
 
 
 def named(path: Path) -> str:
@@ -196,6 +198,47 @@ def test_nearly_all_events_of_a_shop_stay_in_the_core() -> None:
     assert pair.compiled.noted["events for Python"] < 150
 
 
+def test_a_visit_that_moves_no_forecast_is_not_told_and_a_purchase_that_moves_one_is() -> None:
+    pair = Pair(one_scheme("count(purchase, 30d) >= 1 or count(page_view, 1d) >= 9"))
+    pair.fold([event(0, 0, type="purchase", amount=5)])
+
+    pair.fold([event(1, DAY)])
+    assert pair.refresh(ALL) == []
+
+    pair.fold([event(2, 2 * DAY, type="purchase", amount=5)])
+    [(customer, assignment)] = pair.refresh(ALL)
+    assert customer == b"a"
+    assert json.loads(assignment)["schemes"]["s"]["next_change_at"] == format_instant(START + 32 * DAY + 360 * MINUTE)
+    assert pair.refresh(ALL) == []
+
+
+def test_who_is_behind_tells_whatever_came() -> None:
+    pair = Pair(one_scheme("count(purchase, 30d) >= 1"))
+    pair.fold([event(0, 0, type="purchase", amount=5)])
+
+    pair.fold([event(1, DAY)], behind=True)
+
+    assert [customer for customer, _ in pair.refresh(ALL)] == [b"a"]
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_forecast_that_an_event_moves_after_a_deadline_of_its_customer_is_told(behind: bool) -> None:
+    often, ever = "{name: often, when: 'count(purchase, 2d) >= 2'}", "{name: ever, when: 'count(purchase, 9d) >= 1'}"
+    text = f"{HEAD}schemes:\n  s:\n    default: d\n    segments:\n      - {often}\n      - {ever}\n"
+    pair = Pair(load_definitions(text.encode()))
+    pair.fold([event(number, number, type="purchase", amount=5) for number in range(2)])
+
+    pair.fold([event(2, 3 * DAY, type="purchase", amount=5)], behind=behind)
+
+    [(_, assignment)] = pair.refresh(ALL)
+    assert json.loads(assignment)["schemes"]["s"] == {
+        "segment": "ever",
+        "since": format_instant(START + 2 * DAY + 15 * MINUTE),
+        "next_change_at": format_instant(START + 12 * DAY + 60 * MINUTE),
+        "next_segment": "d",
+    }
+
+
 # Random definitions and events
 
 
@@ -212,7 +255,7 @@ def _lived(tale: Tale, keys: Keys, partitions: int) -> Pair:
     for number, step in enumerate(tale.steps):
         pair.at(float(number), number)
         if step.records:
-            pair.fold(step.records)
+            pair.fold(step.records, behind=number % 3 == 2)
         elif step.kind == "time" and step.number:
             pair.advance_by(step.instant, step.number)
         elif step.kind == "time":
@@ -224,6 +267,7 @@ def _lived(tale: Tale, keys: Keys, partitions: int) -> Pair:
         elif step.kind == "swap":
             kinds: list[type[States]] = [MemoryStates, Shelf]
             pair.swap(kinds[step.number])
+    pair.settle()
     pair.noted += pair.compiled.noted
     return pair
 

@@ -21,7 +21,7 @@ def folded(records: Sequence[Any], apart: Apart) -> Any:
     engine = compiled(DEFINITIONS).customers.engine
 
     async def done() -> Any:
-        return await apart(engine.fold(records, 0, len(records), TOPIC, None, 0.0, 0))
+        return await apart(engine.fold(records, 0, len(records), TOPIC, None, 0.0, 0, True))
 
     return asyncio.run(done())
 
@@ -32,7 +32,7 @@ def test_a_thread_comes_to_what_the_loop_would(records: Sequence[Any]) -> None:
 
 
 def test_work_is_given_once() -> None:
-    work = compiled(DEFINITIONS).customers.engine.fold(fetched(RECORDS), 0, 1, TOPIC, None, 0.0, 0)
+    work = compiled(DEFINITIONS).customers.engine.fold(fetched(RECORDS), 0, 1, TOPIC, None, 0.0, 0, True)
     assert work()[0] == 1
 
     with pytest.raises(RuntimeError, match="given already"):
@@ -43,9 +43,9 @@ def test_threads_that_are_closed_take_no_work() -> None:
     async def refused() -> None:
         threads = Threads()
         engine = compiled(DEFINITIONS).customers.engine
-        await threads(engine.fold(fetched(RECORDS), 0, 1, TOPIC, None, 0.0, 0))
+        await threads(engine.fold(fetched(RECORDS), 0, 1, TOPIC, None, 0.0, 0, True))
         threads.close()
         with pytest.raises(RuntimeError, match="take no more"):
-            await threads(engine.fold(fetched(RECORDS), 1, 1, TOPIC, None, 0.0, 0))
+            await threads(engine.fold(fetched(RECORDS), 1, 1, TOPIC, None, 0.0, 0, True))
 
     asyncio.run(refused())

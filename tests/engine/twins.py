@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from streamseg.worker.apart import here
 from streamseg.worker.compiled import CompiledPartition
 from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
-from streamseg.worker.partition import Batch, Group, Partition
+from streamseg.worker.partition import WATCHED_EVENTS, Batch, Group, Partition
 from streamseg.worker.placement import Placement
 from streamseg.worker.redis_entry import unpacked
 from streamseg.worker.settings import Clock, Keys, Names, Settings
@@ -148,6 +149,13 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("it waits")
 
 
+def without_time(assignment: bytes) -> dict[str, Any]:
+    """An assignment as it is told, but for the instant it is of."""
+    found: dict[str, Any] = json.loads(assignment)
+    del found["time"]
+    return found
+
+
 def stored(partition: Partition) -> dict[bytes, bytes]:
     """All state records that a partition keeps."""
     return dict(partition.customers._states.items())
@@ -166,22 +174,27 @@ class Pair:
         self._made = definitions, keys, partitions
         self.pure, self.compiled = pure(*self._made), compiled(*self._made)
         self.noted = Counter[str]()
+        self._told: tuple[dict[bytes, bytes], ...] = ({}, {})
+        """By either, of each customer."""
 
     @property
     def both(self) -> tuple[Partition, Partition]:
         return self.pure, self.compiled
 
-    def fold(self, records: Sequence[Record], topic: str = TOPIC) -> None:
-        """Folds events, and compares group by group."""
-        expected = list(self._seen(self.pure, records, topic))
-        got = list(self._seen(self.compiled, fetched(records), topic))
+    def fold(self, records: Sequence[Record], topic: str = TOPIC, *, behind: bool = False) -> None:
+        """Folds events, behind which many wait or none, and compares group by group."""
+        for one in self.both:
+            one.waiting = len(records) + (WATCHED_EVENTS if behind else 0)
+        expected = [self._seen(self.pure, group) for group in fold(self.pure, records, topic)]
+        got = [self._seen(self.compiled, group) for group in fold(self.compiled, fetched(records), topic)]
         for number, (theirs, ours) in enumerate(zip(expected, got, strict=False)):
             same(ours, theirs, f"group {number}")
         assert len(got) == len(expected)
 
-    def _seen(self, partition: Partition, records: Sequence[Any], topic: str) -> Iterator[Mapping[str, Any]]:
-        for group in fold(partition, records, topic):
-            yield seen(partition, group)
+    def _seen(self, partition: Partition, group: Group) -> Mapping[str, Any]:
+        found = seen(partition, group)
+        self._told[partition is self.compiled].update(found["current"])
+        return found
 
     def advance(self, now: int) -> None:
         """Passes time."""
@@ -214,7 +227,7 @@ class Pair:
         while not done:
             done, group = partition.segmenter.advance(now, limit), Group()
             at_once(partition._complete(group))
-            made += items(group.changes)
+            made += self._seen(partition, group)["changes"]
         states = {key: standing(partition, data) for key, data in stored(partition).items()}
         return sorted(made), states, partition.segmenter.clock, sorted(partition.customers.census.rows())
 
@@ -222,17 +235,17 @@ class Pair:
         expected, got = Group(), Group()
         at_once(self.pure._complete(expected))
         at_once(self.compiled._complete(got))
-        same(seen(self.compiled, got), seen(self.pure, expected))
+        same(self._seen(self.compiled, got), self._seen(self.pure, expected))
 
     def show(self, customers: Iterable[str], *, told: bool) -> None:
         """Shows customers to Redis, as their states say: what only time has changed is not in them."""
         self._shown(lambda one, group: one._show(group, list(customers), told=told))
 
-    def refresh(self, before: float) -> None:
-        """Tells of forecasts that have moved."""
-        self._shown(lambda one, group: at_once(one._show_stale(group, before)))
+    def refresh(self, before: float) -> list[tuple[bytes, bytes]]:
+        """Tells of forecasts that have moved; returns the assignments."""
+        return self._shown(lambda one, group: at_once(one._show_stale(group, before)))
 
-    def _shown(self, show: Callable[[Partition, Group], object]) -> None:
+    def _shown(self, show: Callable[[Partition, Group], object]) -> list[tuple[bytes, bytes]]:
         self.pure.customers._young.clear()
         self.pure.customers._old.clear()
         found = []
@@ -240,8 +253,24 @@ class Pair:
             group = Group()
             show(one, group)
             at_once(one._complete(group))
-            found.append(seen(one, group))
+            found.append(self._seen(one, group))
         same(found[1], found[0])
+        current: list[tuple[bytes, bytes]] = found[0]["current"]
+        return current
+
+    def settle(self) -> None:
+        """Tells of all forecasts that may have moved; then what was told of everybody last has to be true."""
+        self.refresh(float("inf"))
+        told = self._all_told()
+        self.show(self.pure.customers, told=True)
+        same(told, self._all_told())
+
+    def _all_told(self) -> dict[str, Any]:
+        return {
+            f"{key.decode()}, {which}": without_time(value)
+            for which, told in zip(("pure", "compiled"), self._told, strict=True)
+            for key, value in told.items()
+        }
 
     def at(self, seconds: float, offset: int) -> None:
         """Sets the monotonic clock, and how far the changelog is published."""
@@ -251,6 +280,7 @@ class Pair:
 
     def swap(self, states: type[States] = MemoryStates) -> None:
         """Lets each take over what the other one has written, as after a restart."""
+        self.settle()
         before = self.both
         self.noted += self.compiled.noted
         self.pure, self.compiled = pure(*self._made), compiled(*self._made)

@@ -31,7 +31,7 @@ REPORT = Path(__file__).parents[2] / "docs" / "chaos.md"
 BEGIN, END = "<!-- broken -->", "<!-- /broken -->"
 MEMORY_BYTES = 4 << 30
 """Of a process: a story without an end shall not take the machine with it."""
-CAUGHT_WITHIN = 1_000
+CAUGHT_WITHIN = 2_000
 TOLD_FAILURES = 20
 Verdict = tuple[str, int, str]
 """The name of a mutation, the seed at which it was found out (0 if it was not), and how."""

@@ -260,6 +260,11 @@ MUTATIONS = (
         (Partition.open, "{key.decode(): mark for key in loaded.touched}", "{}"),
     ),
     _broken(
+        "moved-forecasts-not-noted",
+        "that an event has moved a forecast, and no segment, is not noted",
+        (Partition._overtake, "self._ahead(profile) != told", "False"),
+    ),
+    _broken(
         "deadlines-not-rebuilt",
         "deadlines of stored customers are not expected",
         (

@@ -464,6 +464,9 @@ def simulated(world: World) -> Iterator[None]:
         for module in (compiled, partition):
             patches.enter_context(mock.patch.object(module, "REFRESHED", at_once))
         patches.enter_context(mock.patch.object(partition, "REFRESH_AFTER", REFRESH_AFTER))
+        # With an event forecasts are compared always, seldom, or never.
+        watched = world.dice.choice([0, 3, partition.WATCHED_EVENTS])
+        patches.enter_context(mock.patch.object(partition, "WATCHED_EVENTS", watched))
         patches.enter_context(mock.patch.object(compiled, "ROOMS", 2))
         patches.enter_context(mock.patch.object(compiled, "SMALL", 12))
         # Work apart, during which others have a turn, may be as short as one event.
