@@ -38,8 +38,10 @@ from streamseg import services
 RATES = (1_000.0, 10_000.0, 50_000.0)
 SHARE = 0.5
 """Of a maximum: the last rates."""
-STEPS = 4
+STEPS = 5
 """Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
+LESS = 0.9
+"""So much of a rate is tried next if it was not kept up with for as long as rates are measured."""
 TRIED_SECONDS, TRIED_WARM_UP = 8.0, 2.0
 WARM_SECONDS, WARM_EVERY = 30.0, 10
 """How long there is a load before anything is measured, with fewer newcomers: Kafka's compiler takes a quarter of a
@@ -110,19 +112,22 @@ def maxima(setup: Setup, models: Models, plan: Plan) -> dict[str, float]:
 def sustained(setup: Setup, worker: Worker, plan: Plan, most: float) -> float:
     """The greatest rate that was kept up with, of some up to what is drained.
 
+    First it is looked for in some seconds each, then it has to be kept up with for as long as rates are measured.
     Raises SystemExit if there was none.
     """
     low, high = 0.0, most
+    short = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
     for number in range(STEPS):
         rate = (low + high) / 2
-        tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
-        if keeps_up(trial(setup, worker, tried, f"s{number}", rate).samples.of["changes"]):
+        if keeps_up(trial(setup, worker, short, f"s{number}", rate).samples.of["changes"]):
             low = rate
         else:
             high = rate
-    if not low:
-        raise SystemExit(f"not even {high:,.0f} events/s were kept up with: is this machine busy?")
-    return low
+    for number in range(STEPS if low else 0):
+        if keeps_up(trial(setup, worker, plan, f"l{number}", low).samples.of["changes"]):
+            return low
+        low *= LESS
+    raise SystemExit(f"not even {low or high:,.0f} events/s were kept up with: is this machine busy?")
 
 
 def keeps_up(changes: Sequence[Sample]) -> bool:

@@ -1,7 +1,8 @@
 """Sees changes on their topic and assignments in Redis, in a process of its own; says `ready` when it looks.
 
-Of Kafka it is a consumer like anybody's. Of Redis it hears by keyspace notifications, which reach a client when a
-HGET would show what they tell of: hashes of measured customers alone, so that Redis sends nothing else.
+Of Kafka it is a consumer like anybody's, but makes no object of each record. Of Redis it hears by keyspace
+notifications, which reach a client when a HGET would show what they tell of: hashes of measured customers alone, so
+that Redis sends nothing else.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import Any
 
 import msgspec
 import uvloop
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from redis.asyncio import Redis
 
 from benchmarks.feed import READY, measured_prefix
 from benchmarks.samples import Samples
 from benchmarks.writer import PARTITIONS
 from streamseg.core.units import parse_instant
+from streamseg.worker.fetches import give_plain_records
 
 NOTIFY = "Kh"
 """`notify-keyspace-events`: of hashes, by key."""
@@ -79,6 +81,7 @@ class Reader:
     async def run(self) -> None:
         """Looks until all is seen."""
         look = self._look
+        give_plain_records([look.topic], compiled=False)  # what the reader takes of the cores, the worker waits for
         consumer = AIOKafkaConsumer(bootstrap_servers=look.kafka, enable_auto_commit=False)
         redis = Redis.from_url(look.redis)
         async with consumer, redis.pubsub() as notices:
@@ -115,7 +118,7 @@ class Reader:
                 for record in records:
                     self._change(record, now)
 
-    def _change(self, record: ConsumerRecord, now: int) -> None:
+    def _change(self, record: Any, now: int) -> None:
         if record.key.startswith(self._head):
             self.samples.add("changes", int(record.key[len(self._head) :]), now)
         elif record.key.startswith(HERD):

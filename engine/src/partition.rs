@@ -21,7 +21,7 @@ use crate::group::{Counting, Group};
 use crate::message::{change_data, push_change, put_current, put_entry, rounded, with_outbox, Counted, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
-use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile};
+use crate::profile::{advance_and_drop, apply, is_duplicate, is_slight, prepare, Positions, Prepared, Profile};
 use crate::records::Records;
 use crate::segment::{after, decide, forecast, Ahead, Forecast, Move};
 use crate::stale::Stale;
@@ -350,7 +350,8 @@ impl Partition {
             return Ok((Taken::Unsure, place));
         }
         self.is_told = false;
-        let watched = watched && self.foresee(place, 0);
+        let slight = watched && is_slight(&plan, self.group.profile(place), event, &self.prepared);
+        let watched = watched && (slight || self.foresee(place, 0));
         let before = plan.may_fail.then(|| self.group.profile(place).clone());
         let profile = self.group.both(place).1;
         advance_and_drop(&plan, profile, now);
@@ -363,7 +364,7 @@ impl Partition {
             return Ok((Taken::Unsure, place));
         }
         if watched && !self.is_told {
-            self.is_told = self.foresee(place, 1) && self.foreseen[0] == self.foreseen[1];
+            self.is_told = slight || (self.foresee(place, 1) && self.foreseen[0] == self.foreseen[1]);
         }
         self.wait(states, place);
         self.touch(place);

@@ -114,6 +114,18 @@ pub struct Tap {
     pub forever_sums: Vec<(What, usize, usize)>,
     pub forever_extremes: Vec<(usize, usize, bool)>,
     pub counts: bool,
+    /// All that it adds to what rules may look at; None if it may do more than add.
+    #[serde(skip)]
+    pub added: Option<Vec<Added>>,
+}
+
+/// What an event adds to a total that only falls with time.
+#[derive(Debug, PartialEq)]
+pub struct Added {
+    pub what: (What, usize),
+    pub slot: usize,
+    /// No rule tells one total below this from another.
+    pub lowest: i64,
 }
 
 #[derive(Deserialize, Debug)]
@@ -286,6 +298,31 @@ impl Plan {
         }
         self.steps.iter_mut().filter_map(|step| step.difference.as_mut()).for_each(|node| node.settle(locals));
         self.worth.iter_mut().for_each(|node| node.settle(locals));
+        for place in 0..self.taps.len() {
+            self.taps[place].added = self.added(&self.taps[place]);
+        }
+    }
+
+    fn added(&self, tap: &Tap) -> Option<Vec<Added>> {
+        let forever = tap.first_mark.is_some() || tap.last_mark.is_some() || !tap.forever_sums.is_empty();
+        if forever || !tap.forever_extremes.is_empty() {
+            return None;
+        }
+        let mut added = vec![];
+        for of in &tap.series {
+            for &index in &self.series[of.series].windows {
+                let window = &self.windows[index];
+                if !window.extremes.is_empty() || self.steps.iter().any(|step| step.windows.contains(&index)) {
+                    return None;
+                }
+                for &(column, slot) in &window.sums {
+                    for fall in self.falls.iter().filter(|fall| fall.slot == slot) {
+                        added.push(Added { what: of.sums[column], slot, lowest: *fall.limits.first()? });
+                    }
+                }
+            }
+        }
+        Some(added)
     }
 
     pub fn taps_of(&self, kind: &str) -> &[usize] {

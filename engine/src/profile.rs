@@ -445,6 +445,23 @@ pub fn prepare(plan: &Plan, kept: &Kept, event: &Event, now: i64, prepared: &mut
     Ok(())
 }
 
+/// Whether what is ahead of a customer surely stays as it is with a prepared event: all totals that it adds to stay below
+/// what any rule looks for, now and ever after if no other event comes.
+pub fn is_slight(plan: &Plan, profile: &Profile, event: &Event, prepared: &Prepared) -> bool {
+    event.order.is_none()
+        && prepared.attributes.is_empty()
+        && prepared.taps.iter().all(|&(index, start)| {
+            let tap = &plan.taps[index];
+            let values = &prepared.values[start..start + tap.fields.len()];
+            tap.added.as_ref().is_some_and(|all| {
+                all.iter().all(|added| {
+                    let value = share(added.what, values);
+                    value >= 0 && profile.moving.totals[added.slot].saturating_add(value) < added.lowest
+                })
+            })
+        })
+}
+
 /// Takes a prepared event in. The profile was moved to `now`. Returns whether a refund found no order.
 pub fn apply(plan: &Plan, profile: &mut Profile, event: &Event, now: i64, prepared: &Prepared) -> bool {
     let (kept, moving) = (&mut profile.kept, &mut profile.moving);

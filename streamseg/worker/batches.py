@@ -30,7 +30,7 @@ POLL_SECONDS = 0.25
 """How long one poll waits; a rebalance waits for a running poll before it moves the consumer."""
 SPACING_SECONDS, MOST_SPACING_SECONDS = 0.014, 0.045
 """Polls begin so far apart at least: under load each would bring a few events, at the price of many."""
-EVENT_SECONDS = 10e-6
+EVENT_SECONDS = 6e-6
 """What an event takes, all in all: so much longer is the wait after a poll for each that it brought. A machine that has
 little time to spare then has fewer and larger groups, and one with few events is as quick as it can be."""
 BLOCKED_POLL_SECONDS = 0.01

@@ -110,7 +110,7 @@ def test_what_a_worker_sustains_is_found_below_what_it_drains(
     found = latency.measure(setup, plan, rates=())
 
     most = found["max"]
-    assert most["drained"] / 16 - 1 <= most["sustained"] < most["drained"]
+    assert 0 < most["sustained"] < most["drained"]
     assert [rate["events_per_second"] for rate in found["rates"]] == pytest.approx(
         [most["sustained"] / 2, most["drained"] / 2], abs=1
     )
