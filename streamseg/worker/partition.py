@@ -66,7 +66,7 @@ GROUP_DEADLINES = 300
 """Changes by time in a group, about. An event amid a herd of them waits for two such groups, and for their writing."""
 WAITING_EVENTS = 130_000
 """Above this the partition is not fetched any more until it has caught up."""
-WATCHED_EVENTS = 4_000
+WATCHED_EVENTS = 200
 """While fewer wait, the forecast before an event and the one behind it are compared, and it is told if it moved. Who is
 behind saves the time that takes, and tells whatever it comes to."""
 REFRESHED = 200
@@ -158,6 +158,7 @@ class Partition:
 
     group_events = GROUP_EVENTS
     group_deadlines = GROUP_DEADLINES
+    watched_events = WATCHED_EVENTS
     together = 1
     """Events that have to wait for them to be folded while the group before theirs is being written; then all are."""
     compiled = False
@@ -493,7 +494,7 @@ class Partition:
         if not batch.records[0].offset:
             self._observed.setdefault(batch.topic, COMPLETE)
         self._mark = Mark(self._shell.monotonic(), self._published)
-        self._watches = self.waiting < WATCHED_EVENTS
+        self._watches = self.waiting < self.watched_events
         counts: Counter[Taken] = Counter()
         tally = self._tallies[batch.topic]
         latest = self._shell.wall_clock() + self._settings.max_ahead_ms if self._wall else None

@@ -20,10 +20,10 @@ from streamseg.core.definitions import Definitions
 from streamseg.formats import state as records
 from streamseg.formats.native_plan import plan
 from streamseg.worker.apart import here
-from streamseg.worker.compiled import CompiledPartition
+from streamseg.worker.compiled import WATCHED_EVENTS, CompiledPartition
 from streamseg.worker.memory_states import MemoryStates
 from streamseg.worker.metrics import Metrics
-from streamseg.worker.partition import WATCHED_EVENTS, Batch, Group, Partition
+from streamseg.worker.partition import Batch, Group, Partition
 from streamseg.worker.placement import Placement
 from streamseg.worker.redis_entry import unpacked
 from streamseg.worker.settings import Clock, Keys, Names, Settings
@@ -184,7 +184,7 @@ class Pair:
     def fold(self, records: Sequence[Record], topic: str = TOPIC, *, behind: bool = False) -> None:
         """Folds events, behind which many wait or none, and compares group by group."""
         for one in self.both:
-            one.waiting = len(records) + (WATCHED_EVENTS if behind else 0)
+            one.watched_events, one.waiting = WATCHED_EVENTS, len(records) + (WATCHED_EVENTS if behind else 0)
         expected = [self._seen(self.pure, group) for group in fold(self.pure, records, topic)]
         got = [self._seen(self.compiled, group) for group in fold(self.compiled, fetched(records), topic)]
         for number, (theirs, ours) in enumerate(zip(expected, got, strict=False)):

@@ -466,7 +466,8 @@ def simulated(world: World) -> Iterator[None]:
         patches.enter_context(mock.patch.object(partition, "REFRESH_AFTER", REFRESH_AFTER))
         # With an event forecasts are compared always, seldom, or never.
         watched = world.dice.choice([0, 3, partition.WATCHED_EVENTS])
-        patches.enter_context(mock.patch.object(partition, "WATCHED_EVENTS", watched))
+        for kind in (compiled.CompiledPartition, partition.Partition):
+            patches.enter_context(mock.patch.object(kind, "watched_events", watched))
         patches.enter_context(mock.patch.object(compiled, "ROOMS", 2))
         patches.enter_context(mock.patch.object(compiled, "SMALL", 12))
         # Work apart, during which others have a turn, may be as short as one event.
