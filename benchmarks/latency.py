@@ -40,9 +40,10 @@ SHARE = 0.5
 """Of a maximum: the last rates."""
 STEPS = 5
 """Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
-LESS = 0.9
-"""So much of a rate is tried next if it was not kept up with for as long as rates are measured."""
-TRIED_SECONDS, TRIED_WARM_UP = 8.0, 2.0
+LESS, TIMES = 0.85, 4
+"""So much of a rate is tried next if it was not kept up with for as long as rates are measured; so often at most,
+as all that is appended stays in Kafka."""
+TRIED_SECONDS, TRIED_WARM_UP = 5.0, 2.0
 WARM_SECONDS, WARM_EVERY = 30.0, 10
 """How long there is a load before anything is measured, with fewer newcomers: Kafka's compiler takes a quarter of a
 core at first."""
@@ -116,15 +117,16 @@ def sustained(setup: Setup, worker: Worker, plan: Plan, most: float) -> float:
     Raises SystemExit if there was none.
     """
     low, high = 0.0, most
-    short = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
+    long = replace(plan, warm_up=min(TRIED_WARM_UP, plan.warm_up))
+    short = replace(long, seconds=TRIED_SECONDS)
     for number in range(STEPS):
         rate = (low + high) / 2
         if keeps_up(trial(setup, worker, short, f"s{number}", rate).samples.of["changes"]):
             low = rate
         else:
             high = rate
-    for number in range(STEPS if low else 0):
-        if keeps_up(trial(setup, worker, plan, f"l{number}", low).samples.of["changes"]):
+    for number in range(TIMES if low else 0):
+        if keeps_up(trial(setup, worker, long, f"l{number}", low).samples.of["changes"]):
             return low
         low *= LESS
     raise SystemExit(f"not even {low or high:,.0f} events/s were kept up with: is this machine busy?")

@@ -102,7 +102,6 @@ def test_what_a_worker_sustains_is_found_below_what_it_drains(
     kafka: str, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "TRIED_SECONDS", 1.0)
-    monkeypatch.setattr(latency, "TRIED_WARM_UP", 0.0)
     monkeypatch.setattr(latency, "WARM_SECONDS", 1.0)
     plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=200_000)
     setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
