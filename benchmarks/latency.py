@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ import click
 from aiohttp import ClientSession
 
 from benchmarks import document
-from benchmarks.changelog import MODELS, Models, fill, make_models
+from benchmarks.changelog import MODELS, fill, make_models
 from benchmarks.feed import Load
 from benchmarks.peer import DEFINITIONS
 from benchmarks.processes import tree, wait_until_idle, warn_if_busy
@@ -40,10 +40,7 @@ SHARE = 0.5
 """Of a maximum: the last rates."""
 STEPS = 5
 """Rates that are tried, each of them halfway between one that was kept up with and one that was not."""
-LESS, TIMES = 0.85, 4
-"""So much of a rate is tried next if it was not kept up with for as long as rates are measured; so often at most,
-as all that is appended stays in Kafka."""
-TRIED_SECONDS, TRIED_WARM_UP = 5.0, 2.0
+TRIED_SECONDS, TRIED_WARM_UP = 8.0, 2.0
 WARM_SECONDS, WARM_EVERY = 30.0, 10
 """How long there is a load before anything is measured, with fewer newcomers: Kafka's compiler takes a quarter of a
 core at first."""
@@ -73,12 +70,11 @@ class Plan:
     """A maximum, in events a second, if none shall be measured."""
 
 
-def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures:
-    """One worker at these rates, and at a share of each maximum: what it sustains, and what it drains."""
-    models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
-    most = {"given": plan.rate} if plan.rate else maxima(setup, models, plan)
+def measure(setup: Setup, plan: Plan, most: Mapping[str, float], rates: Sequence[float] = RATES) -> Figures:
+    """One worker at these rates, and at a share of each maximum."""
     told = {**dict.fromkeys(rates, ""), **{SHARE * rate: f"half of {SAID[name]}" for name, rate in most.items()}}
-    with at_work(setup, models, plan) as worker:
+    with at_work(setup, plan) as worker:
+        warm(setup, worker, plan, SHARE * min(most.values()))
         wait_until_idle(tree(os.getpid())[1:])
         found = [
             {**measure_rate(setup, worker, plan, f"r{number}", rate), "what": what}
@@ -88,48 +84,65 @@ def measure(setup: Setup, plan: Plan, rates: Sequence[float] = RATES) -> Figures
 
 
 @contextmanager
-def at_work(setup: Setup, models: Models, plan: Plan) -> Iterator[Worker]:
+def served() -> Iterator[Setup]:
+    """Services, and what a worker is given; nothing of them is left."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        kafka = stack.enter_context(services.kafka(folder / "kafka"))
+        redis = stack.enter_context(services.redis(folder / "redis"))
+        yield Setup(DEFINITIONS, kafka, redis, folder, clock="wall")
+
+
+@contextmanager
+def at_work(setup: Setup, plan: Plan) -> Iterator[Worker]:
     """A worker that is ready, with customers who have a history."""
+    models = make_models(setup, min(MODELS, plan.customers), until=int(time.time() * 1_000))
     asyncio.run(fill(setup, models, plan.customers))
     with telling_of_hashes(setup.redis), running(setup) as [worker]:
         asyncio.run(wait_until_ready([worker], setup.partitions))
         yield worker
 
 
-def maxima(setup: Setup, models: Models, plan: Plan) -> dict[str, float]:
+def maxima(setup: Setup, plan: Plan) -> dict[str, float]:
     """What a worker sustains while events come, and what it drains when they wait; in events a second.
 
-    It has topics and customers of its own: so many newcomers come to it that they are most of the customers.
+    So many newcomers come to it that they are most of its customers.
     """
-    own = replace(setup, name=f"{setup.name}-max")
-    with at_work(own, models, plan) as worker:
-        cold = asyncio.run(maximum(own, worker, plan, "a"))
-        warming = replace(plan, seconds=WARM_SECONDS, warm_up=0.0, every=WARM_EVERY * plan.every)
-        trial(own, worker, warming, "w", SHARE * cold)
-        most = asyncio.run(maximum(own, worker, plan, "b"))
-        return {"sustained": sustained(own, worker, plan, most), "drained": most}
+    with at_work(setup, plan) as worker:
+        warm(setup, worker, plan, SHARE * asyncio.run(maximum(setup, worker, plan, "a")))
+        most = asyncio.run(maximum(setup, worker, plan, "b"))
+        return {"sustained": sustained(setup, worker, plan, most), "drained": most}
+
+
+def warm(setup: Setup, worker: Worker, plan: Plan, rate: float) -> None:
+    """A load before anything is measured."""
+    warming = replace(plan, seconds=WARM_SECONDS, warm_up=0.0, every=WARM_EVERY * plan.every)
+    trial(setup, worker, warming, "w", rate)
 
 
 def sustained(setup: Setup, worker: Worker, plan: Plan, most: float) -> float:
     """The greatest rate that was kept up with, of some up to what is drained.
 
-    First it is looked for in some seconds each, then it has to be kept up with for as long as rates are measured.
     Raises SystemExit if there was none.
     """
     low, high = 0.0, most
-    long = replace(plan, warm_up=min(TRIED_WARM_UP, plan.warm_up))
-    short = replace(long, seconds=TRIED_SECONDS)
+    tried = replace(plan, seconds=TRIED_SECONDS, warm_up=TRIED_WARM_UP)
     for number in range(STEPS):
         rate = (low + high) / 2
-        if keeps_up(trial(setup, worker, short, f"s{number}", rate).samples.of["changes"]):
+        if is_kept_up_with(setup, worker, tried, f"s{number}", rate):
             low = rate
         else:
             high = rate
-    for number in range(TIMES if low else 0):
-        if keeps_up(trial(setup, worker, long, f"l{number}", low).samples.of["changes"]):
-            return low
-        low *= LESS
-    raise SystemExit(f"not even {low or high:,.0f} events/s were kept up with: is this machine busy?")
+    if not low:
+        raise SystemExit(f"not even {high:,.0f} events/s were kept up with: is this machine busy?")
+    return low
+
+
+def is_kept_up_with(setup: Setup, worker: Worker, plan: Plan, label: str, rate: float) -> bool:
+    """Tries a rate."""
+    kept = keeps_up(trial(setup, worker, plan, label, rate).samples.of["changes"])
+    click.echo(f"{rate:>9,.0f} events/s for {plan.seconds:g} s: {'kept up with' if kept else 'too many'}", err=True)
+    return kept
 
 
 def keeps_up(changes: Sequence[Sample]) -> bool:
@@ -239,11 +252,12 @@ def main(
     """Measure, print, and the figures as JSON."""
     warn_if_busy()
     plan = Plan(customers=customers, seconds=seconds, warm_up=warm_up, every=every, backlog=backlog, rate=rate)
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        kafka = stack.enter_context(services.kafka(folder / "kafka"))
-        redis = stack.enter_context(services.redis(folder / "redis"))
-        found = measure(Setup(DEFINITIONS, kafka, redis, folder, clock="wall"), plan)
+    most = {"given": plan.rate} if plan.rate else {}
+    if not most:
+        with served() as setup:
+            most = maxima(setup, plan)
+    with served() as setup:  # others: what was appended for the maxima is gone, and nobody compacts it
+        found = measure(setup, plan, most)
     if reported:
         document.replace("latency", markdown(found, plan))
     click.echo(json.dumps(found))

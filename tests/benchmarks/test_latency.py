@@ -71,12 +71,13 @@ def test_the_document_has_a_place_for_each_table(mark: str) -> None:
 
 
 def test_each_measured_event_is_seen_on_the_topic_and_in_redis(
-    kafka: str, redis_url: str, prefix: str, tmp_path: Path
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(latency, "WARM_SECONDS", 1.0)
     plan = latency.Plan(customers=200, seconds=SECONDS, warm_up=0.5, every=EVERY, backlog=0, rate=2 * RATE)
     setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
 
-    found = latency.measure(setup, plan, rates=())
+    found = latency.measure(setup, plan, {"given": 2 * RATE}, rates=())
 
     (rate,) = found["rates"]
     kinds = [rate[kind] for kind in ("append", "changes", "redis")]
@@ -102,17 +103,30 @@ def test_what_a_worker_sustains_is_found_below_what_it_drains(
     kafka: str, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(latency, "TRIED_SECONDS", 1.0)
+    monkeypatch.setattr(latency, "TRIED_WARM_UP", 0.0)
     monkeypatch.setattr(latency, "WARM_SECONDS", 1.0)
     plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=200_000)
     setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
 
-    found = latency.measure(setup, plan, rates=())
+    most = latency.maxima(setup, plan)
 
-    most = found["max"]
-    assert 0 < most["sustained"] < most["drained"]
-    assert [rate["events_per_second"] for rate in found["rates"]] == pytest.approx(
-        [most["sustained"] / 2, most["drained"] / 2], abs=1
-    )
+    assert most["drained"] / 32 <= most["sustained"] < most["drained"]
+
+
+def test_half_of_each_maximum_is_measured_once_all_is_warm(
+    kafka: str, redis_url: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "WARM_SECONDS", 1.0)
+    plan = latency.Plan(customers=200, seconds=1.0, warm_up=0.0, every=EVERY, backlog=0)
+    setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
+
+    found = latency.measure(setup, plan, {"sustained": 400.0, "drained": 600.0}, rates=())
+
+    assert found["max"] == {"sustained": 400, "drained": 600}
+    assert [(rate["events_per_second"], rate["what"]) for rate in found["rates"]] == [
+        (200, "half of what it sustains"),
+        (300, "half of what it drains"),
+    ]
 
 
 def test_a_backlog_that_is_done_at_once_is_no_measure(
@@ -123,7 +137,7 @@ def test_a_backlog_that_is_done_at_once_is_no_measure(
     setup = Setup(DEFINITIONS, kafka, redis_url, tmp_path, name=prefix, clock="wall")
 
     with pytest.raises(SystemExit, match="ask for a larger --backlog"):
-        latency.measure(setup, plan, rates=())
+        latency.maxima(setup, plan)
 
 
 def test_each_deadline_of_a_herd_is_seen_after_its_time_and_others_go_on(
