@@ -138,9 +138,13 @@ class Segmenter:
         To each customer happens the same, in the same order.
         """
         customer, definitions = event.customer, self.definitions
-        profile = self.catch_up(event)
+        if event.time > self.clock:
+            self.clock = event.time
+        profile = self._shelf.get(customer)
         if profile is None:
             profile = Profile(definitions.layout, self._schemes)
+        elif profile.wake <= self.clock:
+            self._pass_own(customer, profile)
         now = max(profile.at, self.clock)
         if is_duplicate(profile, event, now, definitions.refund_window):
             return DUPLICATE
@@ -156,16 +160,17 @@ class Segmenter:
 
     def catch_up(self, event: Event) -> Profile | None:
         """Moves the clock to the event and fires the deadlines of its customer until then; None if it is unknown."""
-        if event.time > self.clock:
-            self.clock = event.time
+        self.clock = max(self.clock, event.time)
         profile = self._shelf.get(event.customer)
-        if profile is None:
-            return None
-        if profile.wake <= self.clock:
-            while profile.wake <= self.clock:
-                self._move_on(event.customer, profile, profile.wake)
-            self._queue(event.customer, profile)  # once: what it was put off by meanwhile has passed
+        if profile is not None and profile.wake <= self.clock:
+            self._pass_own(event.customer, profile)
         return profile
+
+    def _pass_own(self, customer: str, profile: Profile) -> None:
+        """Lets time pass for a customer through all its deadlines up to the clock."""
+        while profile.wake <= self.clock:
+            self._move_on(customer, profile, profile.wake)
+        self._queue(customer, profile)  # once: what it was put off by meanwhile has passed
 
     def _settle(self, customer: str, profile: Profile, now: Instant, reason: Reason, cause: str | None) -> None:
         """Evaluates at `now`, where the profile is, publishes what moved, and finds the next deadline."""
