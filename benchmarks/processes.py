@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 HERTZ = os.sysconf("SC_CLK_TCK")
@@ -43,6 +44,15 @@ def tree(pid: int) -> list[int]:
         except OSError:  # it has ended meanwhile
             continue
     return found
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """CPU of a process, and of its descendants that live."""
+    used = cpu_seconds(pid)
+    for each in tree(pid)[1:]:
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            used += cpu_seconds(each)
+    return used
 
 
 def wait_until_idle(pids: Sequence[int], patience: float = 60.0, over: float = 1.0) -> bool:

@@ -15,7 +15,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from benchmarks.figures import Cost
 from benchmarks.peer import Peer, Run
-from benchmarks.processes import cpu_seconds, status_mb, tree
+from benchmarks.processes import status_mb, tree, tree_cpu_seconds
 from benchmarks.worker import progress
 from benchmarks.writer import PARTITIONS
 from streamseg.services.process import Process
@@ -87,7 +87,7 @@ class Watch:
         waiting = 0.0
         if self.peer.ours and committed >= self.events:
             _, waiting = await progress(self.session, f"http://127.0.0.1:{self.run.port}/metrics")
-        cpu = sum(cpu_seconds(pid) for pid in tree(self.process.pid)) if self.process.running else 0.0
+        cpu = tree_cpu_seconds(self.process.pid) if self.process.running else 0.0
         return Look(time.perf_counter(), cpu, committed, changes, sum(ends.values()), waiting)
 
     async def _committed(self) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aiohttp import ClientError, ClientSession
 
-from benchmarks.processes import cpu_seconds, status_mb, tree
+from benchmarks.processes import status_mb, tree_cpu_seconds
 from benchmarks.writer import PARTITIONS
 from streamseg.services.process import Process
 from streamseg.services.service import free_port
@@ -84,7 +84,7 @@ class Worker:
     @property
     def cpu(self) -> float:
         """The CPU-seconds it has used."""
-        return sum(map(cpu_seconds, tree(self.process.pid)))
+        return tree_cpu_seconds(self.process.pid)
 
     def mb(self, name: str = "VmRSS") -> float:
         """A figure of its status."""
