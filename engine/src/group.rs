@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::message::Counted;
+use crate::message::{Counted, Sent};
 use crate::plan::Plan;
 use crate::profile::{Positions, Profile};
 use crate::segment::Forecast;
@@ -19,8 +19,10 @@ use crate::Unsure;
 
 /// So many rooms there are at most, with those of large profiles.
 const MANY: usize = 4_096;
-/// Of memory for states, what is kept for the next group in any case, in bytes.
+/// Of memory for states, and of that for changes, what is kept for the next group in any case, in bytes.
 const KEPT: usize = 1 << 20;
+/// By such a part of it a record may grow where it is.
+const SPARE: usize = 8;
 /// No room, or nobody in it.
 const NONE: usize = usize::MAX;
 
@@ -30,7 +32,7 @@ pub type Counting = (i64, Vec<u8>);
 /// What was published of one customer in this group.
 #[derive(Default)]
 pub struct Published {
-    pub outbox: Vec<(u32, i64, Vec<u8>)>,
+    pub outbox: Vec<Sent>,
     pub moves: Vec<Counted>,
     pub ahead: Vec<Forecast>,
     pub caused: Option<i64>,
@@ -49,6 +51,8 @@ pub struct Slot {
     room: usize,
     /// Where its record is, if it has no room.
     record: Range<usize>,
+    /// So much room there is for it.
+    space: usize,
     /// Of the record, where an outbox goes.
     head: usize,
 }
@@ -72,6 +76,10 @@ pub struct Group {
     /// The room that is given next.
     next: usize,
     records: Vec<u8>,
+    /// The last of them.
+    written: Vec<u8>,
+    /// Bodies of what was published, one after another.
+    pub bodies: Vec<u8>,
 }
 
 impl Group {
@@ -85,6 +93,8 @@ impl Group {
             small,
             next: 0,
             records: vec![],
+            written: vec![],
+            bodies: vec![],
         }
     }
 
@@ -117,12 +127,21 @@ impl Group {
         self.slots[self.rooms[kept].place].room = kept;
     }
 
+    /// Writes the record of who has the next room: over the one before, if it fits there.
     fn clear_out(&mut self, plan: &Plan, epoch: u32) {
-        let room = &mut self.rooms[self.next];
-        let slot = &mut self.slots[room.place];
-        let start = self.records.len();
-        slot.head = encode(plan, &room.profile, epoch, &mut self.records);
-        slot.record = start..self.records.len();
+        let Group { rooms, slots, records, written, next, .. } = self;
+        let room = &mut rooms[*next];
+        let slot = &mut slots[room.place];
+        written.clear();
+        slot.head = encode(plan, &room.profile, epoch, written);
+        let length = written.len();
+        if length > slot.space {
+            slot.space = length + length / SPARE;
+            slot.record.start = records.len();
+            records.resize(records.len() + slot.space, 0);
+        }
+        slot.record.end = slot.record.start + length;
+        records[slot.record.clone()].copy_from_slice(written);
         slot.room = NONE;
         room.place = NONE;
     }
@@ -145,6 +164,7 @@ impl Group {
             told: None,
             room: NONE,
             record: 0..0,
+            space: 0,
             head: 0,
         });
         let hash = |place: u32| self.hasher.hash_one(&self.slots[place as usize].key[..]);
@@ -175,6 +195,13 @@ impl Group {
         let slot = &mut self.slots[place];
         let profile = &mut self.rooms[slot.room].profile;
         (slot, profile)
+    }
+
+    /// … and the bodies of what was published, for more of them.
+    pub fn telling(&mut self, place: usize) -> (&mut Slot, &mut Profile, &mut Vec<u8>) {
+        let slot = &mut self.slots[place];
+        let profile = &mut self.rooms[slot.room].profile;
+        (slot, profile, &mut self.bodies)
     }
 
     /// What is shown of a customer, by way of `spare` if it has no profile.
@@ -225,10 +252,15 @@ impl Group {
         self.slots.clear();
         self.rooms.truncate(self.most);
         self.rooms.iter_mut().for_each(|room| room.place = NONE);
-        let needed = self.records.len().max(KEPT);
-        self.records.clear();
-        if self.records.capacity() > 2 * needed {
-            self.records.shrink_to(needed);
-        }
+        [&mut self.records, &mut self.bodies].into_iter().for_each(empty);
+    }
+}
+
+/// Empties it; of its memory it keeps twice what was needed, at most.
+fn empty(bytes: &mut Vec<u8>) {
+    let needed = bytes.len().max(KEPT);
+    bytes.clear();
+    if bytes.capacity() > 2 * needed {
+        bytes.shrink_to(needed);
     }
 }

@@ -1,5 +1,7 @@
 //! What is published, as bytes: streamseg/formats/messages.py and redis_entry.py.
 
+use std::ops::Range;
+
 use crate::plan::{Plan, Scheme};
 use crate::profile::{Profile, UNSET};
 use crate::records::Records;
@@ -152,6 +154,19 @@ fn put_value(out: &mut Vec<u8>, value: Val, money: bool, digits: usize) -> Resul
     Ok(())
 }
 
+/// A change that is published, and where its body is among those of the group.
+pub struct Sent {
+    pub version: u32,
+    pub at: i64,
+    pub place: Range<usize>,
+}
+
+impl Sent {
+    pub fn body<'a>(&self, bodies: &'a [u8]) -> &'a [u8] {
+        &bodies[self.place.clone()]
+    }
+}
+
 /// A change as it is told, beside its customer.
 pub struct Told<'a> {
     pub version: u32,
@@ -162,48 +177,48 @@ pub struct Told<'a> {
 
 const CHANGE_TYPE: &[u8] = b"streamseg.segment.changed.v1";
 
-/// The body of a change message.
-pub fn change_data(
+/// Appends the body of a change message.
+pub fn put_change(
+    out: &mut Vec<u8>,
     plan: &Plan,
     customer: &str,
     profile: &Profile,
     now: i64,
     each: &Move,
     told: &Told,
-) -> Result<Vec<u8>, Unsure> {
+) -> Result<(), Unsure> {
     let scheme = &plan.schemes[each.scheme];
-    let mut out = Vec::with_capacity(640);
     out.extend_from_slice(b"{\"customer_id\":");
-    put_json_text(&mut out, customer);
+    put_json_text(out, customer);
     out.extend_from_slice(b",\"scheme\":");
-    put_json_text(&mut out, &scheme.name);
+    put_json_text(out, &scheme.name);
     out.extend_from_slice(b",\"from\":");
-    put_optional_name(&mut out, scheme, each.origin);
+    put_optional_name(out, scheme, each.origin);
     out.extend_from_slice(b",\"to\":");
-    put_optional_name(&mut out, scheme, each.target);
+    put_optional_name(out, scheme, each.target);
     out.extend_from_slice(b",\"version\":");
-    put_int_text(&mut out, told.version as i64);
+    put_int_text(out, told.version as i64);
     match told.cause {
         Some(cause) => {
             out.extend_from_slice(b",\"reason\":\"event\",\"cause\":");
-            put_json_text(&mut out, cause);
+            put_json_text(out, cause);
         }
         None => out.extend_from_slice(b",\"reason\":\"time\",\"cause\":null"),
     }
     out.extend_from_slice(b",\"time\":");
-    put_instant(&mut out, now);
+    put_instant(out, now);
     out.extend_from_slice(b",\"since\":");
     if each.origin == UNSET {
         out.extend_from_slice(b"null");
     } else {
-        put_instant(&mut out, each.entered);
+        put_instant(out, each.entered);
     }
     out.extend_from_slice(b",\"next_change_at\":");
-    put_optional_instant(&mut out, told.following.at);
+    put_optional_instant(out, told.following.at);
     out.extend_from_slice(b",\"next_segment\":");
-    put_optional_name(&mut out, scheme, told.following.target);
+    put_optional_name(out, scheme, told.following.target);
     out.extend_from_slice(b",\"definitions\":");
-    put_json_text(&mut out, &plan.hash);
+    put_json_text(out, &plan.hash);
     out.extend_from_slice(if told.complete { b",\"complete\":true" } else { b",\"complete\":false" });
     out.extend_from_slice(b",\"holdout\":false,\"values\":{");
     let scope = Scope { plan, kept: &profile.kept, moving: &profile.moving, now };
@@ -214,10 +229,10 @@ pub fn change_data(
         }
         out.extend_from_slice(&shown.label);
         let value = evaluate(&shown.node, &Customer { scope: &scope, base: &scope, locals: &locals })?;
-        put_value(&mut out, value, shown.money, plan.digits as usize)?;
+        put_value(out, value, shown.money, plan.digits as usize)?;
     }
     out.extend_from_slice(b"}}");
-    Ok(out)
+    Ok(())
 }
 
 /// The body of a message of the compacted topic: the customer's whole assignment.
@@ -347,15 +362,18 @@ pub fn put_entry(
 }
 
 /// CloudEvents attributes of a change.
-pub fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, data: &[u8], source: &[u8]) {
-    let id = [key, b":", version.to_string().as_bytes()].concat();
-    let time = instant_text(at);
+pub fn push_change(records: &mut Records, key: &[u8], sent: &Sent, bodies: &[u8], source: &[u8], id: &mut Vec<u8>) {
+    id.clear();
+    id.extend_from_slice(key);
+    id.push(b':');
+    put_int_text(id, sent.version as i64);
+    let time = instant_text(sent.at);
     records.push(
         Some(key),
-        Some(data),
+        Some(sent.body(bodies)),
         &[
             (b"ce_specversion", b"1.0"),
-            (b"ce_id", &id),
+            (b"ce_id", id),
             (b"ce_source", source),
             (b"ce_type", CHANGE_TYPE),
             (b"ce_time", &time),
@@ -366,16 +384,16 @@ pub fn push_change(records: &mut Records, key: &[u8], version: u32, at: i64, dat
 }
 
 /// Appends a state record with its changes: `kept` with an outbox after its head.
-pub fn with_outbox(kept: &[u8], head: usize, outbox: &[(u32, i64, Vec<u8>)], out: &mut Vec<u8>) {
+pub fn with_outbox(kept: &[u8], head: usize, outbox: &[Sent], bodies: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&kept[..head]);
     out.extend_from_slice(&[1, 0, 0, 0, 0]);
     let start = out.len();
     put_array(out, outbox.len());
-    for (version, at, data) in outbox {
+    for sent in outbox {
         put_array(out, 3);
-        put_int(out, *version as i64);
-        put_int(out, *at);
-        put_bytes(out, data);
+        put_int(out, sent.version as i64);
+        put_int(out, sent.at);
+        put_bytes(out, sent.body(bodies));
     }
     let length = (out.len() - start) as u32;
     out[start - 4..start].copy_from_slice(&length.to_be_bytes());

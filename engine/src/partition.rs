@@ -18,7 +18,7 @@ use crate::deadline::Deadlines;
 use crate::event::{decode, digest, Event, Settings};
 use crate::fetched::{Raw, View};
 use crate::group::{Counting, Group};
-use crate::message::{change_data, push_change, put_current, put_entry, rounded, with_outbox, Counted, Told};
+use crate::message::{push_change, put_change, put_current, put_entry, rounded, with_outbox, Counted, Sent, Told};
 use crate::placement::partition_of;
 use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, is_slight, prepare, Positions, Prepared, Profile};
@@ -396,12 +396,12 @@ impl Partition {
 
     fn tell(&mut self, place: usize, moves: &[Move], now: i64, cause: Option<&str>) -> Result<(), Unsure> {
         let plan = self.plan.clone();
-        let (slot, profile) = self.group.both(place);
+        let (slot, profile, bodies) = self.group.telling(place);
         let mut found = vec![];
         forecast(&plan, profile, now, &mut self.ahead, &mut found)?;
         let customer = std::str::from_utf8(&slot.key).map_err(|_| Unsure)?;
         let mut version = profile.version;
-        let mut datas = Vec::with_capacity(moves.len());
+        let mut sent = Vec::with_capacity(moves.len());
         for each in moves {
             version = version.checked_add(1).ok_or(Unsure)?;
             let scheme = &plan.schemes[each.scheme];
@@ -409,7 +409,9 @@ impl Partition {
                 || scheme.longest == 0
                 || (!scheme.endless && now - scheme.longest >= self.observed_from);
             let told = Told { version, cause, following: found[each.scheme], complete };
-            datas.push((version, now, change_data(&plan, customer, profile, now, each, &told)?));
+            let start = bodies.len();
+            put_change(bodies, &plan, customer, profile, now, each, &told)?;
+            sent.push(Sent { version, at: now, place: start..bodies.len() });
         }
         profile.version = version;
         if slot.told.is_none() {
@@ -417,16 +419,16 @@ impl Partition {
             self.told.push(place);
         }
         let told = slot.told.get_or_insert_default();
-        for (each, data) in moves.iter().zip(datas) {
-            told.size += data.2.len();
+        for (each, sent) in moves.iter().zip(sent) {
+            told.size += sent.place.len();
             told.moves.push(Counted {
-                version: data.0,
+                version: sent.version,
                 scheme: each.scheme,
                 origin: each.origin,
                 target: each.target,
                 at: now,
             });
-            told.outbox.push(data);
+            told.outbox.push(sent);
             *self.changed.entry((each.scheme, each.origin, each.target, cause.is_some())).or_default() += 1;
         }
         if cause.is_some() {
@@ -842,8 +844,8 @@ impl Partition {
             None => py.None().into_bound(py),
             Some(told) => {
                 let outbox = PyList::empty(py);
-                for (version, at, data) in &told.outbox {
-                    outbox.append((version, at, PyBytes::new(py, data)))?;
+                for sent in &told.outbox {
+                    outbox.append((sent.version, sent.at, PyBytes::new(py, sent.body(&self.group.bodies))))?;
                 }
                 let moves: Vec<_> = told
                     .moves
@@ -1073,8 +1075,8 @@ impl Partition {
                 let elements = put(&mut packed);
                 entries.push((packed, elements, customer.to_owned()));
             }
-            for (version, at, data) in &told.outbox {
-                push_change(&mut changes, &slot.key, *version, *at, data, &setup.source);
+            for sent in &told.outbox {
+                push_change(&mut changes, &slot.key, sent, &group.bodies, &setup.source, &mut data);
             }
         }
         let mut states = setup.records();
@@ -1092,7 +1094,7 @@ impl Partition {
             let size = match slot.told.as_ref().filter(|told| !told.outbox.is_empty()) {
                 Some(told) => {
                     record.clear();
-                    with_outbox(data, head, &told.outbox, &mut record);
+                    with_outbox(data, head, &told.outbox, &group.bodies, &mut record);
                     states.push(Some(&slot.key), Some(&record), &[]);
                     record.len()
                 }

@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::deadline::Deadlines;
 use crate::event::{decode, digest, Event, Settings};
-use crate::message::{change_data, put_current, Told};
+use crate::message::{put_change, put_current, Told};
 use crate::partition::worth;
 use crate::plan::Plan;
 use crate::profile::{advance_and_drop, apply, is_duplicate, prepare, Positions, Prepared, Profile, UNSET};
@@ -30,6 +30,9 @@ struct Customer {
     number: Number,
     profile: Profile,
 }
+
+/// About as many bytes as a change has.
+const CHANGE: usize = 640;
 
 /// Where a customer is.
 enum Found {
@@ -297,12 +300,8 @@ impl Replay {
             version = version.checked_add(1).ok_or(Unsure)?;
             let following = self.found[each.scheme];
             let told = Told { version, cause: cause.map(|(name, _)| name), following, complete: true };
-            let data = change_data(&plan, customer, profile, now, each, &told)?;
-            if lines.is_empty() {
-                lines = data;
-            } else {
-                lines.extend_from_slice(&data);
-            }
+            lines.reserve(CHANGE);
+            put_change(&mut lines, &plan, customer, profile, now, each, &told)?;
             lines.push(b'\n');
         }
         profile.version = version;
