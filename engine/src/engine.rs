@@ -126,6 +126,11 @@ impl Engine {
     }
 
     #[getter]
+    fn by_time(&self, py: Python) -> usize {
+        self.own(py).by_time()
+    }
+
+    #[getter]
     fn touched(&self, py: Python) -> usize {
         self.own(py).touched()
     }

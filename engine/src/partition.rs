@@ -715,6 +715,11 @@ impl Partition {
         self.deadlines.len()
     }
 
+    /// Changes by time in the group.
+    pub fn by_time(&self) -> usize {
+        self.by_time
+    }
+
     /// How many customers the group has to do with.
     pub fn touched(&self) -> usize {
         self.group.slots.len()

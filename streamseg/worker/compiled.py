@@ -372,6 +372,10 @@ class CompiledPartition(Partition):
         group.states, group.changes, group.current = states, changes, current
         group.counts = customers.census.counts()
 
+    @property
+    def _moved_by_time(self) -> int:
+        return self._by_time + self.customers.engine.by_time
+
     def _note_changes(self, engine: Engine) -> None:
         for scheme, origin, target, by_event, number in engine.take_changed():
             known = self._definitions.schemes[scheme].scheme

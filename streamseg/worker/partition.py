@@ -64,6 +64,8 @@ FOLD_EVENTS = 500
 """Events folded in one go: some tens of milliseconds, after which others have a turn."""
 GROUP_DEADLINES = 300
 """Changes by time in a group, about. An event amid a herd of them waits for two such groups, and for their writing."""
+MOST_ADVANCES = 10
+"""So many times as many deadlines are looked at for a group of these: many come to nothing."""
 WAITING_EVENTS = 130_000
 """Above this the partition is not fetched any more until it has caught up."""
 WATCHED_EVENTS = 200
@@ -401,8 +403,21 @@ class Partition:
                 await self._work.wait()
                 self._work.clear()
                 continue
-            self.segmenter.advance(now, self.group_deadlines)
+            await self._advance(now)
             await self._hand_on(Group())
+
+    async def _advance(self, now: Instant) -> None:
+        """Fires deadlines until a group has changes enough, or events come; most may come to nothing."""
+        for _ in range(MOST_ADVANCES):
+            is_done = self.segmenter.advance(now, self.group_deadlines)
+            if is_done or self._moved_by_time >= self.group_deadlines or self._batches:
+                return
+            await asyncio.sleep(0)
+
+    @property
+    def _moved_by_time(self) -> int:
+        """Changes by time in the group that is being folded."""
+        return self._by_time
 
     async def _refresh(self) -> None:
         """Tells of forecasts that moved though no segment did, and no group comes that could tell of them."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -462,6 +463,22 @@ def test_whoever_buys_does_not_wait_for_the_deadlines_of_others(
     assert sorted(few) == sorted(whole)
     for customer in {key for key, _ in whole}:
         assert [each for each in few if each[0] == customer] == [each for each in whole if each[0] == customer]
+
+
+@pytest.mark.parametrize("make", [pure, compiled])
+@pytest.mark.parametrize(
+    ("when", "moved"), [("since(any) < 1m", 3), ("count(any, 7d) >= 1 and count(purchase, 7d) >= 1", 0)]
+)
+def test_a_group_is_full_of_changes_by_time_and_not_of_deadlines_that_come_to_nothing(
+    make: Callable[[Definitions], Partition], when: str, moved: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Partition, "group_deadlines", 3)
+    partition = make(one_scheme(when))
+    list(fold(partition, [event(number, 0, f"c{number:02}") for number in range(20)]))
+    assert partition.segmenter.pending == 20
+    asyncio.run(partition._advance(START + 90 * DAY))
+    assert partition._moved_by_time == moved
+    assert partition.segmenter.pending == (20 - moved if moved else 0)
 
 
 def test_a_sum_with_fractions_stays_with_python() -> None:
