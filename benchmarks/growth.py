@@ -28,7 +28,7 @@ from benchmarks.traffic import Traffic
 from benchmarks.worker import Setup, drained, running, wait_until_ready
 from benchmarks.writer import append, append_steadily, delete_topics
 from streamseg import services
-from streamseg.core.units import DAY
+from streamseg.core.units import DAY, Duration
 
 CHART = document.ROOT / "docs" / "images" / "growth.svg"
 HISTORY_MS = 365 * DAY
@@ -36,8 +36,6 @@ HISTORY_MS = 365 * DAY
 MODEL_EVENTS = 400_000
 """Events of all models together, at most; but there are this many of them at least:"""
 FEWEST_MODELS = 40
-EVENTS_A_MS = 20
-"""How many of the measured events are of one millisecond."""
 SPEND = 600
 """The first segment is above so much spend (major units) for each 100 events: so that all segments are used."""
 DEFINITIONS = """\
@@ -86,6 +84,10 @@ class Point:
     def models(self) -> int:
         """How many different customers there are."""
         return max(FEWEST_MODELS, min(MODELS, MODEL_EVENTS // self.events, self.customers))
+
+    def at(self, number: int) -> Duration:
+        """How long after the history a measured event is: they come as often as those before them did."""
+        return HISTORY_MS * number // (self.customers * self.events)
 
 
 BASE = Point()
@@ -148,7 +150,7 @@ async def measure(setup: Setup, point: Point, events: int) -> Cost:
     with running(setup, point.workers) as workers:
         await wait_until_ready(workers, point.partitions)
         events = max(events, point.rate * STEADY_SECONDS)
-        made = [traffic.event(models.clock + 1 + number // EVENTS_A_MS) for number in range(events)]
+        made = [traffic.event(models.clock + 1 + point.at(number)) for number in range(events)]
         before = sum(worker.cpu for worker in workers)
         if point.rate:
             await append_steadily(setup.kafka, setup.events, made, point.rate, point.partitions)
