@@ -14,6 +14,8 @@ QUIET = 0.5
 """The load average of a machine on which figures mean something."""
 IDLE = 0.15
 """Cores that services and workers with nothing to do take together, about."""
+ENDED = (FileNotFoundError, ProcessLookupError)
+"""What looking at a process comes to that has ended since it was found."""
 
 
 def cpu_seconds(pid: int) -> float:
@@ -50,7 +52,7 @@ def tree_cpu_seconds(pid: int) -> float:
     """CPU of a process, and of its descendants that live."""
     used = cpu_seconds(pid)
     for each in tree(pid)[1:]:
-        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        with suppress(*ENDED):
             used += cpu_seconds(each)
     return used
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from benchmarks.document import ROOT
 from benchmarks.feed import READY, Load
-from benchmarks.processes import cpu_seconds, program, tree, waited_seconds
+from benchmarks.processes import ENDED, cpu_seconds, program, tree, waited_seconds
 from benchmarks.reader import MADE_SECONDS, NOTIFY, Look
 from benchmarks.samples import Samples
 from benchmarks.worker import Setup, Worker
@@ -109,9 +109,10 @@ class Running:
         workers = {worker.process.pid for worker in self._workers}
         used = defaultdict[str, float](float)
         for pid in tree(os.getpid())[1:]:
-            name = "worker" if pid in workers else NAMES.get(program(pid))
-            if name is not None:
-                used[name] += cpu_seconds(pid)
+            with suppress(*ENDED):
+                name = "worker" if pid in workers else NAMES.get(program(pid))
+                if name is not None:
+                    used[name] += cpu_seconds(pid)
         return used
 
 

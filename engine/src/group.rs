@@ -192,8 +192,7 @@ impl Group {
 
     /// The same, to be changed, with all else that is known of the customer.
     pub fn both(&mut self, place: usize) -> (&mut Slot, &mut Profile) {
-        let slot = &mut self.slots[place];
-        let profile = &mut self.rooms[slot.room].profile;
+        let (slot, profile, _) = self.telling(place);
         (slot, profile)
     }
 
